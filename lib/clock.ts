@@ -1,0 +1,15 @@
+/** Time, injected: production uses {@link systemClock}, tests turn the hands themselves and never sleep. */
+export interface Clock {
+  /** Milliseconds since 1970. */
+  now(): number;
+  /** Calls back once after `ms`, unless cancelled. The timer never keeps the process alive. Returns the cancel function. */
+  after(ms: number, callback: () => void): () => void;
+}
+
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  after(ms, callback) {
+    const timer = setTimeout(callback, ms).unref();
+    return () => clearTimeout(timer);
+  },
+};

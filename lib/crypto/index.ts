@@ -1,0 +1,11 @@
+import { nativeHashProvider } from './native.ts';
+import { nobleHashProvider } from './noble.ts';
+import type { HashProvider } from './types.ts';
+
+export { type DigestName, DIGEST_BYTES, type HashProvider } from './types.ts';
+export { nativeHashProvider, nobleHashProvider };
+
+/** The provider of that name; `native` is the default everywhere. */
+export function hashProvider(name: HashProvider['name']): HashProvider {
+  return name === 'noble' ? nobleHashProvider : nativeHashProvider;
+}

@@ -1,0 +1,16 @@
+import { hmac } from '@noble/hashes/hmac.js';
+import { sha256, sha384, sha512 } from '@noble/hashes/sha2.js';
+import type { HashProvider } from './types.ts';
+
+const functions = { sha256, sha384, sha512 };
+
+/** Pure JavaScript: for runtimes without `node:crypto`, and as the second opinion in every vector test. */
+export const nobleHashProvider: HashProvider = {
+  name: 'noble',
+  digest: (algorithm, data) => functions[algorithm](data),
+  hmac(algorithm, key, ...data) {
+    const mac = hmac.create(functions[algorithm], key);
+    for (const piece of data) mac.update(piece);
+    return mac.digest();
+  },
+};

@@ -1,0 +1,15 @@
+/** The one seam to hash functions. Everything above asks a {@link HashProvider}; nothing else imports a hash library. */
+
+export type DigestName = 'sha256' | 'sha384' | 'sha512';
+
+/** Bytes of each digest. */
+export const DIGEST_BYTES: Readonly<Record<DigestName, number>> = { sha256: 32, sha384: 48, sha512: 64 };
+
+export interface HashProvider {
+  /** For reports and error messages. */
+  readonly name: 'native' | 'noble';
+  /** Digest of one piece of data. The result is fresh; `data` is not retained. */
+  digest(algorithm: DigestName, data: Uint8Array): Uint8Array;
+  /** HMAC (RFC 2104) of the concatenation of `data`. The result is fresh. */
+  hmac(algorithm: DigestName, key: Uint8Array, ...data: readonly Uint8Array[]): Uint8Array;
+}

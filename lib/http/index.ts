@@ -1,0 +1,26 @@
+export { addToList, fieldValue, type HeaderFields, listMembers, removeFromList, withoutFields } from './fields.ts';
+export { acceptsCoding, addPeerDist, removePeerDist } from './content-coding.ts';
+export {
+  formatContentRange,
+  formatRange,
+  MAX_RANGES,
+  parseContentRange,
+  parseRange,
+  type RangeSpec,
+  resolveRanges,
+} from './range-header.ts';
+export {
+  canName,
+  CONDITION_FIELDS,
+  hasConditions,
+  ifRangeHolds,
+  ifRangeValue,
+  isNotModified,
+  isStrongTag,
+  sameBytes,
+  type Validators,
+  validatorsOf,
+} from './validators.ts';
+export { endToEndFields } from './hop-by-hop.ts';
+export { type CacheDirectives, parseCacheControl } from './cache-control.ts';
+export { selectingValues, varyNames } from './vary.ts';

@@ -1,0 +1,19 @@
+/** Secondary keys (RFC 9111 4.1): which request fields select an answer, and what they said. */
+import { fieldValue, type HeaderFields, listMembers } from './fields.ts';
+
+/** Fields that negotiate the peerdist coding itself. Our own answers vary by them; the content below them does not. */
+const CODING_FIELDS = new Set(['x-p2p-peerdist', 'x-p2p-peerdistex']);
+
+/**
+ * The request fields that select among the answers of a resource, sorted; undefined for `Vary: *`, which never matches.
+ */
+export function varyNames(response: HeaderFields): readonly string[] | undefined {
+  const names = listMembers(fieldValue(response, 'vary'));
+  if (names.includes('*')) return undefined;
+  return [...new Set(names)].filter((name) => !CODING_FIELDS.has(name)).toSorted();
+}
+
+/** The selecting fields' values in one string: equal for two requests exactly when they select the same answer. */
+export function selectingValues(names: readonly string[], request: HeaderFields): string {
+  return names.map((name) => `${name}:${JSON.stringify(fieldValue(request, name)?.trim() ?? null)}`).join('\n');
+}

@@ -1,0 +1,46 @@
+import type { HashProvider } from '../../crypto/index.ts';
+import { PeerDistError } from '../../errors.ts';
+import type { ContentHashAlgorithm } from './constants.ts';
+
+/**
+ * The administrator's secret key, from which every segment secret is derived (MS-PCCRC 2.2, 2.5).
+ *
+ * Opaque: it prints as a placeholder and does not serialise. Whoever holds it can test guesses against everything published.
+ */
+export class ServerSecret {
+  readonly #secretKey: Uint8Array;
+
+  /**
+   * @param secretKey any bytes, at least one; copied
+   * @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_PARAMETER` when empty
+   */
+  constructor(secretKey: Uint8Array) {
+    if (secretKey.byteLength === 0) {
+      throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'the server secret is empty');
+    }
+    this.#secretKey = Uint8Array.from(secretKey);
+  }
+
+  /** The UTF-8 bytes of a text. */
+  static fromText(text: string): ServerSecret {
+    return new ServerSecret(Buffer.from(text, 'utf8'));
+  }
+
+  /** The bytes Windows makes of a pass phrase given to `netsh branchcache set key`: UTF-16LE without a terminator. */
+  static fromUtf16(text: string): ServerSecret {
+    return new ServerSecret(Buffer.from(text, 'utf16le'));
+  }
+
+  /** Ks: the hash of the secret key, `algorithm.hashBytes` long (MS-PCCRC 2.2). A fresh array. */
+  key(provider: HashProvider, algorithm: ContentHashAlgorithm): Uint8Array {
+    return provider.digest(algorithm.digest, this.#secretKey).subarray(0, algorithm.hashBytes);
+  }
+
+  toJSON(): string {
+    return '[server secret]';
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return '[server secret]';
+  }
+}

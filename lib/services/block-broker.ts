@@ -1,0 +1,145 @@
+import { type Clock, systemClock } from '../clock.ts';
+import { PeerDistError, PeerDistMissingDataError } from '../errors.ts';
+import { type BlockOrigin, ignoreObservations, type Observer } from '../observer.ts';
+import type { BlockStore } from '../stores/index.ts';
+import type { BlockRequest, BlockSource } from './block-source.ts';
+import { createLocalSource } from './local-source.ts';
+import { SingleFlight } from './single-flight.ts';
+
+export interface RetrievedBlock {
+  readonly bytes: Uint8Array;
+  readonly source: BlockOrigin;
+}
+
+export interface BlockBrokerOptions {
+  readonly store: BlockStore;
+  readonly observer?: Observer | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+/**
+ * Gets verified blocks: own store first, then each source in order until one delivers bytes that match. What came from elsewhere is
+ * stored behind the reader's back. Concurrent requests of one block share one retrieval.
+ */
+export class BlockBroker {
+  readonly store: BlockStore;
+  readonly #local: BlockSource;
+  readonly #observer: Observer;
+  readonly #clock: Clock;
+  readonly #flights = new SingleFlight<RetrievedBlock>();
+
+  constructor({ store, observer = ignoreObservations, clock = systemClock }: BlockBrokerOptions) {
+    this.store = store;
+    this.#local = createLocalSource(store);
+    this.#observer = observer;
+    this.#clock = clock;
+  }
+
+  /**
+   * @param sources asked in order after the own store
+   * @returns at once when a memory store has the block
+   * @throws {@link PeerDistMissingDataError} when no source has it; its `cause` is the last failure
+   */
+  retrieve(
+    request: BlockRequest,
+    sources: readonly BlockSource[],
+    signal: AbortSignal,
+  ): RetrievedBlock | Promise<RetrievedBlock> {
+    let local: Promise<Uint8Array | undefined> | Uint8Array | undefined;
+    try {
+      local = this.#local.retrieve(request, { signal });
+    } catch {
+      // a store that fails is a store without the block
+    }
+    if (local instanceof Uint8Array) return { bytes: local, source: 'store' };
+    return this.#retrieveElsewhere(request, local, sources, signal);
+  }
+
+  async #retrieveElsewhere(
+    request: BlockRequest,
+    local: Promise<Uint8Array | undefined> | undefined,
+    sources: readonly BlockSource[],
+    signal: AbortSignal,
+  ): Promise<RetrievedBlock> {
+    if (local !== undefined) {
+      const bytes = await this.#withDeadline(this.#local, signal, () => local).catch(() => undefined);
+      if (bytes !== undefined) return { bytes, source: 'store' };
+    }
+    if (!request.persist) return this.#ask(request, sources, signal);
+    const key = request.content.key(request.content.block(request.ordinal));
+    const joining = this.#flights.has(key);
+    if (joining) this.#observer({ type: 'collapsed' });
+    try {
+      return await this.#flights.do(key, signal, (shared) => this.#ask(request, sources, shared));
+    } catch (error) {
+      // The flight used the way to the origin of whoever started it. Try once with the own one.
+      if (!joining || signal.aborted) throw error;
+      return this.#flights.do(key, signal, (shared) => this.#ask(request, sources, shared));
+    }
+  }
+
+  async #ask(request: BlockRequest, sources: readonly BlockSource[], signal: AbortSignal): Promise<RetrievedBlock> {
+    const { content, persist } = request;
+    const block = content.block(request.ordinal);
+    let failure: unknown;
+    for (const source of sources) {
+      try {
+        const bytes = await this.#withDeadline(source, signal, (limited) =>
+          source.retrieve(request, { signal: limited }),
+        );
+        if (bytes === undefined) continue;
+        if (source.trusted || this.#verify(request, bytes)) {
+          if (persist && !source.trusted) this.#keep(content.key(block), bytes);
+          return { bytes, source: source.name };
+        }
+        failure = new PeerDistError('ERR_PEERDIST_HASH_MISMATCH', `bytes from ${source.name} do not match their hash`);
+      } catch (error) {
+        if (signal.aborted) throw error;
+        failure = error;
+      }
+    }
+    throw new PeerDistMissingDataError({ offset: block.offset, length: block.length }, { cause: failure });
+  }
+
+  #verify(request: BlockRequest, bytes: Uint8Array): boolean {
+    const matches = request.content.verify(request.content.block(request.ordinal), bytes);
+    this.#observer({ type: 'verification', result: matches ? 'match' : 'mismatch' });
+    return matches;
+  }
+
+  /** Storing never holds a reader back, and a store that fails is only a store that forgets. */
+  #keep(key: string, bytes: Uint8Array): void {
+    try {
+      Promise.resolve(this.store.set(key, bytes)).catch(() => {});
+    } catch {
+      // as above
+    }
+  }
+
+  async #withDeadline<T>(
+    source: BlockSource,
+    signal: AbortSignal,
+    run: (signal: AbortSignal) => T | Promise<T>,
+  ): Promise<T> {
+    const timeout = new AbortController();
+    const cancel = this.#clock.after(source.deadlineMs, () =>
+      timeout.abort(
+        new PeerDistError('ERR_PEERDIST_TIMEOUT', `${source.name} took longer than ${source.deadlineMs} ms`),
+      ),
+    );
+    const forward = (): void => timeout.abort(signal.reason);
+    if (signal.aborted) forward();
+    signal.addEventListener('abort', forward, { once: true });
+    try {
+      return await Promise.race([
+        Promise.resolve(run(timeout.signal)),
+        new Promise<never>((_, reject) => {
+          timeout.signal.addEventListener('abort', () => reject(timeout.signal.reason as Error), { once: true });
+        }),
+      ]);
+    } finally {
+      cancel();
+      signal.removeEventListener('abort', forward);
+    }
+  }
+}

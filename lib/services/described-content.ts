@@ -1,0 +1,59 @@
+import { type ByteRange, rangeEnd, toHex } from '../bytes/index.ts';
+import type { HashProvider } from '../crypto/index.ts';
+import {
+  type ContentBlock,
+  contentHash,
+  type ContentInformation,
+  equalHashes,
+  segmentId,
+} from '../protocol/pccrc/index.ts';
+
+/**
+ * Content information ready for use: it finds blocks, names them for stores and peers, and verifies them. Segment IDs are derived
+ * when first needed and kept, because a large content has many and a range needs few.
+ */
+export class DescribedContent {
+  readonly information: ContentInformation;
+  readonly #provider: HashProvider;
+  readonly #segmentIds: (string | undefined)[] = [];
+
+  constructor(information: ContentInformation, provider: HashProvider) {
+    this.information = information;
+    this.#provider = provider;
+  }
+
+  /** First and last unit that meet a range inside the described one; the range must not be empty. */
+  ordinals(range: ByteRange): { readonly first: number; readonly last: number } {
+    return { first: this.information.ordinalAt(range.offset), last: this.information.ordinalAt(rangeEnd(range) - 1) };
+  }
+
+  block(ordinal: number): ContentBlock {
+    return this.information.block(ordinal);
+  }
+
+  /** HoHoDk in lower-case hexadecimal. */
+  segmentId(segment: number): string {
+    const { information } = this;
+    return (this.#segmentIds[segment] ??= toHex(
+      segmentId(
+        this.#provider,
+        information.algorithm,
+        information.segmentSecret(segment),
+        information.hashOfData(segment),
+      ),
+    ));
+  }
+
+  /** Name of a block everywhere: the same bytes under the same secret have the same key, whatever content they belong to. */
+  key(block: ContentBlock): string {
+    return `${this.segmentId(block.segment)}:${block.blockIndex}`;
+  }
+
+  /** True when `bytes` are the block's. */
+  verify(block: ContentBlock, bytes: Uint8Array): boolean {
+    return (
+      bytes.byteLength === block.length &&
+      equalHashes(contentHash(this.#provider, this.information.algorithm, bytes), block.hash)
+    );
+  }
+}

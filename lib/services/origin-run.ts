@@ -1,0 +1,151 @@
+import { rangeEnd } from '../bytes/index.ts';
+import type { Clock } from '../clock.ts';
+import { PeerDistAbortError, PeerDistError } from '../errors.ts';
+import type { BlockRequest, FetchMissing } from './block-source.ts';
+import type { DescribedContent } from './described-content.ts';
+
+interface Waiter {
+  readonly resolve: (block: Uint8Array) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** A run with nobody waiting is ended after this long: a reader that was only slow comes back sooner. Policy, not protocol. */
+const LINGER_MS = 2_000;
+
+/**
+ * One range transfer from the origin, cut into blocks as it arrives. It reads on only while somebody waits for a block of it, so the
+ * readers' look-ahead is the only buffer there is. Unverified bytes go to nobody but the broker, which hashes them.
+ */
+export class OriginRun {
+  readonly firstOrdinal: number;
+  readonly lastOrdinal: number;
+  readonly #content: DescribedContent;
+  readonly #clock: Clock;
+  readonly #controller = new AbortController();
+  readonly #waiters = new Map<number, Waiter>();
+  readonly #onEnd: () => void;
+  #ordinal: number;
+  #wake: (() => void) | undefined;
+  #cancelLinger: (() => void) | undefined;
+  #ended = false;
+
+  constructor(
+    content: DescribedContent,
+    ordinals: { first: number; last: number },
+    fetchMissing: FetchMissing,
+    clock: Clock,
+    onEnd: () => void,
+  ) {
+    this.#content = content;
+    this.#clock = clock;
+    this.#onEnd = onEnd;
+    this.firstOrdinal = ordinals.first;
+    this.lastOrdinal = ordinals.last;
+    this.#ordinal = ordinals.first;
+    this.#transfer(fetchMissing).then(
+      () => this.#end(undefined),
+      (error: unknown) => this.#end(error),
+    );
+  }
+
+  /** True while the run is going to pass the block within `ahead` further ones and nobody has claimed it. */
+  willPass(ordinal: number, ahead: number): boolean {
+    return (
+      !this.#ended &&
+      ordinal >= this.#ordinal &&
+      ordinal <= Math.min(this.lastOrdinal, this.#ordinal + ahead) &&
+      !this.#waiters.has(ordinal)
+    );
+  }
+
+  /** The block's bytes as they came, unverified. */
+  take({ ordinal }: BlockRequest, signal: AbortSignal): Promise<Uint8Array> {
+    return new Promise((resolve, reject) => {
+      const leave = (): void => {
+        this.#waiters.delete(ordinal);
+        this.#lingerIfIdle();
+        reject(new PeerDistAbortError('signal', signal.reason));
+      };
+      signal.addEventListener('abort', leave, { once: true });
+      const settle =
+        <T>(action: (value: T) => void) =>
+        (value: T): void => {
+          signal.removeEventListener('abort', leave);
+          action(value);
+        };
+      this.#waiters.set(ordinal, { resolve: settle(resolve), reject: settle(reject) });
+      this.#cancelLinger?.();
+      this.#cancelLinger = undefined;
+      this.#wake?.();
+    });
+  }
+
+  async #transfer(fetchMissing: FetchMissing): Promise<void> {
+    const start = this.#content.block(this.firstOrdinal).offset;
+    const end = rangeEnd(this.#content.block(this.lastOrdinal));
+    const chunks = await fetchMissing({ offset: start, length: end - start }, this.#controller.signal);
+    let block = this.#nextBlock();
+    let fill = 0;
+    for await (const chunk of chunks) {
+      for (let at = 0; at < chunk.byteLength;) {
+        if (block === undefined)
+          throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin sent more than was asked for');
+        const piece = chunk.subarray(at, at + block.byteLength - fill);
+        block.set(piece, fill);
+        fill += piece.byteLength;
+        at += piece.byteLength;
+        if (fill === block.byteLength) {
+          this.#deliver(block);
+          block = this.#nextBlock();
+          fill = 0;
+        }
+      }
+      if (block !== undefined) await this.#demand();
+    }
+    if (block !== undefined)
+      throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin sent less than was asked for');
+  }
+
+  #nextBlock(): Uint8Array | undefined {
+    // Its own memory, not the pool's: the store is going to keep it.
+    return this.#ordinal > this.lastOrdinal
+      ? undefined
+      : Buffer.allocUnsafeSlow(this.#content.block(this.#ordinal).length);
+  }
+
+  #deliver(block: Uint8Array): void {
+    const waiter = this.#waiters.get(this.#ordinal);
+    this.#waiters.delete(this.#ordinal);
+    this.#ordinal += 1;
+    waiter?.resolve(block);
+  }
+
+  /** Waits until somebody wants a block that is still to come. */
+  async #demand(): Promise<void> {
+    while (this.#waiters.size === 0) {
+      this.#lingerIfIdle();
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      if (this.#controller.signal.aborted) throw this.#controller.signal.reason;
+    }
+  }
+
+  #lingerIfIdle(): void {
+    if (this.#ended || this.#waiters.size > 0 || this.#cancelLinger !== undefined) return;
+    this.#cancelLinger = this.#clock.after(LINGER_MS, () => {
+      this.#controller.abort(new PeerDistAbortError('close'));
+      this.#wake?.();
+    });
+  }
+
+  #end(error: unknown): void {
+    this.#ended = true;
+    this.#cancelLinger?.();
+    const failure = error ?? new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the transfer ended before the block');
+    for (const waiter of this.#waiters.values()) waiter.reject(failure);
+    this.#waiters.clear();
+    this.#controller.abort();
+    this.#onEnd();
+  }
+}

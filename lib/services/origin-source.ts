@@ -1,0 +1,112 @@
+import { type Clock, systemClock } from '../clock.ts';
+import { isPeerDistError, PeerDistError } from '../errors.ts';
+import type { MaybePromise } from '../stores/index.ts';
+import type { BlockRequest, BlockSource } from './block-source.ts';
+import { OriginRun } from './origin-run.ts';
+
+export interface OriginSourceOptions {
+  /** Milliseconds a reader waits for one block. Long, since a slow link is no failure: idle connections are the host's to cut. @default 300000 */
+  readonly deadlineMs?: number;
+  /** True for a block that need not be fetched; ends the range asked for. */
+  readonly isHeld?: (request: BlockRequest, ordinal: number) => MaybePromise<boolean>;
+  readonly clock?: Clock;
+}
+
+/** Blocks asked for in one range request. 1024 are 64 MiB, after which one round trip is lost in the noise. Policy, not protocol. */
+const MAX_RUN_BLOCKS = 1024;
+/** A block this far ahead of a running transfer waits for it; one further away gets a transfer of its own. Policy, not protocol. */
+const JOIN_AHEAD_BLOCKS = 256;
+/** Transfers of one content at a time; more wait their turn. Policy, not protocol. */
+const MAX_RUNS = 64;
+
+/**
+ * The origin of one content as a source of blocks. Neighbouring blocks that are wanted are coalesced into one range request;
+ * several readers of the same stretch share it.
+ */
+export class OriginSource implements BlockSource {
+  readonly name = 'origin';
+  readonly trusted = false;
+  readonly deadlineMs: number;
+  readonly #clock: Clock;
+  readonly #isHeld: NonNullable<OriginSourceOptions['isHeld']>;
+  readonly #runs = new Set<OriginRun>();
+  readonly #queue: (() => void)[] = [];
+  #starting: Promise<void> | undefined;
+
+  constructor({ deadlineMs = 300_000, isHeld = () => false, clock = systemClock }: OriginSourceOptions = {}) {
+    this.deadlineMs = deadlineMs;
+    this.#isHeld = isHeld;
+    this.#clock = clock;
+  }
+
+  async retrieve(request: BlockRequest, { signal }: { readonly signal: AbortSignal }): Promise<Uint8Array | undefined> {
+    if (request.fetchMissing === undefined) return undefined;
+    const joined = this.#passing(request.ordinal);
+    if (joined !== undefined) {
+      try {
+        return await joined.take(request, signal);
+      } catch (error) {
+        // Somebody else's transfer broke, or its client went away: that is no reason why this reader's own should.
+        if (signal.aborted || isPeerDistError(error, 'ERR_PEERDIST_ORIGIN_CHANGED')) throw error;
+      }
+    }
+    return this.#ownRun(request, signal);
+  }
+
+  #passing(ordinal: number): OriginRun | undefined {
+    for (const run of this.#runs) if (run.willPass(ordinal, JOIN_AHEAD_BLOCKS)) return run;
+    return undefined;
+  }
+
+  async #ownRun(request: BlockRequest, signal: AbortSignal): Promise<Uint8Array> {
+    // One at a time: the block before this one may be just about to start a transfer that passes here.
+    while (this.#starting !== undefined) await this.#starting;
+    if (signal.aborted) throw signal.reason;
+    const passing = this.#passing(request.ordinal);
+    if (passing !== undefined) return passing.take(request, signal);
+    if (this.#runs.size >= MAX_RUNS) {
+      await new Promise<void>((resolve) => {
+        this.#queue.push(resolve);
+      });
+      return this.#ownRun(request, signal);
+    }
+    const extent = this.#lastOrdinal(request);
+    if (typeof extent === 'number') return this.#start(request, extent).take(request, signal);
+    let run: OriginRun | undefined;
+    this.#starting = extent
+      .then((last) => {
+        run = this.#start(request, last);
+      })
+      .finally(() => {
+        this.#starting = undefined;
+      });
+    await this.#starting;
+    return (run as OriginRun).take(request, signal);
+  }
+
+  #start(request: BlockRequest, last: number): OriginRun {
+    const { content, ordinal, fetchMissing } = request;
+    if (fetchMissing === undefined) throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'no way to the origin');
+    const run: OriginRun = new OriginRun(content, { first: ordinal, last }, fetchMissing, this.#clock, () => {
+      this.#runs.delete(run);
+      this.#queue.shift()?.();
+    });
+    this.#runs.add(run);
+    return run;
+  }
+
+  /** How far one request may go: to where the reader stops, a block that is at hand, or another transfer begins. */
+  #lastOrdinal(request: BlockRequest, from = request.ordinal + 1): number | Promise<number> {
+    const starts = new Set([...this.#runs].map((run) => run.firstOrdinal));
+    const limit = Math.min(request.lastOrdinal, request.ordinal + MAX_RUN_BLOCKS - 1);
+    for (let ordinal = from; ordinal <= limit; ordinal += 1) {
+      if (starts.has(ordinal)) return ordinal - 1;
+      const held = this.#isHeld(request, ordinal);
+      if (held === true) return ordinal - 1;
+      if (typeof held === 'object') {
+        return held.then((isHeld) => (isHeld ? ordinal - 1 : this.#lastOrdinal(request, ordinal + 1)));
+      }
+    }
+    return limit;
+  }
+}

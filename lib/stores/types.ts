@@ -1,0 +1,35 @@
+/**
+ * Contracts of the stores. A store may answer at once or with a promise: callers that must be fast look at what they got.
+ * A store is a convenience: it may forget anything at any time, and it never makes a caller fail because it is full.
+ */
+
+export type MaybePromise<T> = T | Promise<T>;
+
+/** Verified blocks by key (segment ID and block index). */
+export interface BlockStore {
+  /** The block, which must not be written to; counts as a use. */
+  get(key: string): MaybePromise<Uint8Array | undefined>;
+  /** Whether the block is here; not a use. */
+  has(key: string): MaybePromise<boolean>;
+  /** Keeps a block, or does not; evicts others as needed. The store may keep `block` itself, which must not change any more. */
+  set(key: string, block: Uint8Array): MaybePromise<void>;
+  delete(key: string): MaybePromise<void>;
+  /** Bytes held, bookkeeping included. */
+  readonly bytes: number;
+}
+
+/** Content information of one publication, encoded, whole. */
+export interface ContentInformationRecord {
+  /** Bytes of the content. */
+  readonly contentLength: number;
+  /** Encoded structures by version. */
+  readonly encoded: Readonly<Partial<Record<1 | 2, Uint8Array>>>;
+}
+
+/** Content information by publication key. It is a capability: implementations never log or list it. */
+export interface ContentInformationStore {
+  get(key: string): MaybePromise<ContentInformationRecord | undefined>;
+  set(key: string, record: ContentInformationRecord): MaybePromise<void>;
+  delete(key: string): MaybePromise<boolean>;
+  readonly bytes: number;
+}

@@ -1,0 +1,104 @@
+import { Transform, type TransformCallback } from 'node:stream';
+import { ignoreObservations, type Observation, type Observer } from '../observer.ts';
+import type { ContentInformation } from '../protocol/pccrc/index.ts';
+import { type HashingEngine, type HashingOptions, InlineHashing } from './hashing.ts';
+
+type Outcome = Extract<Observation, { type: 'publication' }>['result'];
+
+export interface ContentHasherOptions extends HashingOptions {
+  /** Bytes past which hashing is given up, silently. @default Infinity */
+  readonly maxBytes?: number | undefined;
+  /** Bytes the whole body must have, where known; another number yields nothing. */
+  readonly expectedBytes?: number | undefined;
+  /** Where to hash. @default on the calling thread */
+  readonly engine?: HashingEngine | undefined;
+  readonly observer?: Observer | undefined;
+}
+
+/**
+ * Passes bytes through, unchanged and in the same chunks, and makes content information of them.
+ *
+ * Every chunk goes downstream before it is hashed. Hashing may give up at any time (limit, failure); the stream does not notice.
+ * A body that ends early, by error or by `destroy`, yields nothing.
+ */
+export class ContentHasher extends Transform {
+  /**
+   * Settles when the body has ended: one entry for each version, or undefined when hashing was given up or the body was cut.
+   * Never rejects.
+   */
+  readonly contentInformation: Promise<readonly ContentInformation[] | undefined>;
+
+  readonly #options: ContentHasherOptions;
+  readonly #observer: Observer;
+  #settle!: (result: readonly ContentInformation[] | undefined) => void;
+  #engine: HashingEngine | undefined;
+  #bytes = 0;
+
+  constructor(options: ContentHasherOptions) {
+    super();
+    this.#options = options;
+    this.#observer = options.observer ?? ignoreObservations;
+    this.#engine = options.engine ?? new InlineHashing(options);
+    this.contentInformation = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+  }
+
+  override _transform(chunk: Uint8Array, _encoding: BufferEncoding, callback: TransformCallback): void {
+    this.push(chunk);
+    this.#bytes += chunk.byteLength;
+    if (this.#engine === undefined) return callback();
+    if (this.#bytes > (this.#options.maxBytes ?? Infinity)) {
+      this.#giveUp('too_large');
+      return callback();
+    }
+    try {
+      const wait = this.#engine.push(chunk);
+      if (wait === undefined) return callback();
+      wait.catch(() => this.#giveUp('failed')).finally(() => callback());
+    } catch {
+      this.#giveUp('failed');
+      callback();
+    }
+  }
+
+  override _flush(callback: TransformCallback): void {
+    // The readable side ends at once, a client never waits for the last hash; only 'finish' does.
+    this.push(null);
+    const engine = this.#engine;
+    if (engine === undefined) return callback();
+    const { expectedBytes } = this.#options;
+    if (expectedBytes !== undefined && expectedBytes !== this.#bytes) {
+      this.#giveUp('aborted');
+      return callback();
+    }
+    this.#engine = undefined;
+    Promise.resolve()
+      .then(() => engine.finish())
+      .then(
+        (result) => this.#finish('completed', result),
+        () => this.#finish('failed'),
+      )
+      .finally(() => {
+        engine.abort();
+        callback();
+      });
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    if (this.#engine !== undefined) this.#giveUp('aborted');
+    callback(error);
+  }
+
+  #giveUp(outcome: Outcome): void {
+    this.#engine?.abort();
+    this.#engine = undefined;
+    this.#finish(outcome);
+  }
+
+  #finish(outcome: Outcome, result?: readonly ContentInformation[]): void {
+    if (result !== undefined) this.#observer({ type: 'hashed', bytes: this.#bytes });
+    this.#observer({ type: 'publication', result: outcome });
+    this.#settle(result);
+  }
+}
