@@ -1,0 +1,2 @@
+export { createContentServer } from './content-server.ts';
+export type { ContentServerOptions } from './options.ts';

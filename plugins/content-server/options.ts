@@ -1,0 +1,18 @@
+import type { Clock } from '../../lib/clock.ts';
+import type { Observer } from '../../lib/observer.ts';
+import type { PeerDist } from '../../lib/peerdist/index.ts';
+
+export interface ContentServerOptions {
+  /** Publishes and answers; its server secret and stores decide what content information looks like and how long it lives. */
+  readonly peerdist: PeerDist;
+  /** Bytes below which a body is not published. @default 65536, as Windows */
+  readonly minBytes?: number | undefined;
+  /** Bytes above which a body is not published. @default Infinity */
+  readonly maxBytes?: number | undefined;
+  /** Milliseconds a hash request waits for a hash that is still running. @default 5000. Policy, not protocol */
+  readonly hashWaitMs?: number | undefined;
+  /** Bytes for what is remembered of answers' heads. @default 64 MiB */
+  readonly maxIndexBytes?: number | undefined;
+  readonly observer?: Observer | undefined;
+  readonly clock?: Clock | undefined;
+}

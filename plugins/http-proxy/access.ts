@@ -1,0 +1,188 @@
+/** Who may use the proxy, and where to: client networks and the destination rule. */
+import { Agent as HttpAgent, type AgentOptions } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import { BlockList, connect, isIP, type LookupFunction, type Socket, type TcpNetConnectOpts } from 'node:net';
+import { lookup as dnsLookup, type LookupAddress } from 'node:dns';
+import { networkInterfaces } from 'node:os';
+import { connect as tlsConnect, type ConnectionOptions } from 'node:tls';
+import { PeerDistError } from '../../lib/errors.ts';
+
+export const PRIVATE_NETWORKS = [
+  '127.0.0.0/8',
+  '::1',
+  '10.0.0.0/8',
+  '172.16.0.0/12',
+  '192.168.0.0/16',
+  'fc00::/7',
+  'fe80::/10',
+];
+
+/** Addresses no client from elsewhere may reach through us: loopback, link-local (cloud metadata lives there), unspecified. */
+const SHELTERED_NETWORKS = ['127.0.0.0/8', '::1', '169.254.0.0/16', 'fe80::/10', '0.0.0.0/8', '::'];
+
+/** An address as the rules compare it: IPv4-mapped IPv6 becomes IPv4, zones go. */
+export function plainAddress(address: string | undefined): string {
+  return (address ?? '').replace(/%.*$/, '').replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, '');
+}
+
+/**
+ * A set of networks.
+ *
+ * @param networks addresses or CIDR blocks
+ * @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION`
+ */
+export function networkSet(networks: readonly string[]): { has(address: string): boolean } {
+  const list = new BlockList();
+  for (const network of networks) {
+    const [address = '', prefix] = network.split('/');
+    const family = isIP(address);
+    const bits =
+      prefix === undefined ? (family === 4 ? 32 : 128) : /^\d{1,3}$/.test(prefix) ? Number(prefix) : Number.NaN;
+    if (family === 0 || !(bits <= (family === 4 ? 32 : 128))) {
+      throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `not a network or address: ${network}`);
+    }
+    list.addSubnet(address, bits, family === 4 ? 'ipv4' : 'ipv6');
+  }
+  return {
+    has(address) {
+      const plain = plainAddress(address);
+      const family = isIP(plain);
+      return family !== 0 && list.check(plain, family === 4 ? 'ipv4' : 'ipv6');
+    },
+  };
+}
+
+const loopback = networkSet(['127.0.0.0/8', '::1']);
+
+export function isLoopback(address: string): boolean {
+  return loopback.has(address);
+}
+
+export interface DestinationRuleOptions {
+  /** Networks, addresses or `host:port` exempt from the rule. */
+  readonly allow: readonly string[];
+  /** Our own listeners, so that nobody reaches the admin port or makes a loop through us. */
+  readonly ownListeners: () => readonly { readonly address: string; readonly port: number }[];
+}
+
+/** Decides about one address a connection is about to be made to. It is asked with the very address, after name resolution. */
+export class DestinationRule {
+  readonly #sheltered = networkSet(SHELTERED_NETWORKS);
+  readonly #allowedNetworks: { has(address: string): boolean };
+  readonly #allowedHosts: ReadonlySet<string>;
+  readonly #ownListeners: DestinationRuleOptions['ownListeners'];
+
+  constructor({ allow, ownListeners }: DestinationRuleOptions) {
+    const isHostPort = (entry: string): boolean => /^[^/]+:\d+$/.test(entry) && isIP(entry) === 0;
+    this.#allowedHosts = new Set(allow.filter(isHostPort).map((entry) => entry.toLowerCase()));
+    this.#allowedNetworks = networkSet(allow.filter((entry) => !isHostPort(entry)));
+    this.#ownListeners = ownListeners;
+  }
+
+  /** @param name as the client named the host */
+  permits(name: string, address: string, port: number): boolean {
+    const plain = plainAddress(address);
+    if (this.#allowedHosts.has(`${name.toLowerCase()}:${port}`) || this.#allowedHosts.has(`${plain}:${port}`))
+      return true;
+    if (this.#allowedNetworks.has(plain)) return true;
+    return !this.#sheltered.has(plain) && !this.#isOwn(plain, port);
+  }
+
+  #isOwn(address: string, port: number): boolean {
+    return this.#ownListeners().some(
+      (own) =>
+        own.port === port &&
+        (own.address === address ||
+          (isIP(own.address) !== 0 && /^(?:0\.0\.0\.0|::)$/.test(own.address) && isOwnAddress(address))),
+    );
+  }
+}
+
+function isOwnAddress(address: string): boolean {
+  return Object.values(networkInterfaces()).some((list) => list?.some((entry) => entry.address === address) === true);
+}
+
+function forbidden(name: string): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_DESTINATION_FORBIDDEN', `destination ${name} is not allowed`);
+}
+
+/** Connection options under a destination rule: addresses are checked before a connect, names as they resolve. */
+export function guarded(options: TcpNetConnectOpts, rule: DestinationRule | undefined): TcpNetConnectOpts {
+  if (rule === undefined) return options;
+  const name = options.host ?? 'localhost';
+  if (isIP(name) !== 0) {
+    if (!rule.permits(name, name, options.port)) throw forbidden(name);
+    return options;
+  }
+  const lookup: LookupFunction = (hostname, lookupOptions, callback) => {
+    dnsLookup(hostname, { ...lookupOptions, all: true }, (error, addresses: LookupAddress[]) => {
+      if (error !== null) return callback(error, '');
+      const permitted = addresses.filter(({ address }) => rule.permits(name, address, options.port));
+      const [first] = permitted;
+      if (first === undefined) return callback(forbidden(name), '');
+      return lookupOptions.all === true ? callback(null, permitted) : callback(null, first.address, first.family);
+    });
+  };
+  return { ...options, lookup };
+}
+
+export interface Agents {
+  readonly http: HttpAgent;
+  readonly https: HttpsAgent;
+  destroy(): void;
+}
+
+/** Sockets to one origin at a time; more requests wait. Policy, not protocol. */
+const MAX_SOCKETS_PER_ORIGIN = 1024;
+/** Idle origin connections kept. Policy, not protocol. */
+const MAX_FREE_SOCKETS = 64;
+
+/**
+ * Keep-alive agents whose every connection is made under the rule. A pool belongs to one rule: a connection opened for a client that
+ * may is never reused for one that may not.
+ */
+export function createAgents(rule: DestinationRule | undefined, ca: string | undefined): Agents {
+  const options: AgentOptions & { noDelay: boolean } = {
+    keepAlive: true,
+    noDelay: true,
+    maxSockets: MAX_SOCKETS_PER_ORIGIN,
+    maxFreeSockets: MAX_FREE_SOCKETS,
+    scheduling: 'lifo',
+  };
+  const http = new HttpAgent(options);
+  const https = new HttpsAgent({ ...options, ...(ca === undefined ? {} : { ca }) });
+  guardConnections(http, rule);
+  guardConnections(https, rule);
+  return {
+    http,
+    https,
+    destroy() {
+      http.destroy();
+      https.destroy();
+    },
+  };
+}
+
+function guardConnections(agent: HttpAgent | HttpsAgent, rule: DestinationRule | undefined): void {
+  // Node's types give the options of a request; what arrives are those of a connection.
+  const connectable = agent as unknown as {
+    createConnection: (options: TcpNetConnectOpts, callback?: unknown) => Socket;
+  };
+  const createConnection = connectable.createConnection.bind(agent);
+  connectable.createConnection = (options, callback) => createConnection(guarded(options, rule), callback);
+}
+
+/** One connection outside the pools, for tunnels. */
+export function openConnection(
+  target: { readonly scheme: 'http' | 'https'; readonly hostname: string; readonly port: number },
+  rule: DestinationRule | undefined,
+  ca: string | undefined,
+): Socket {
+  const options = guarded({ host: target.hostname, port: target.port, noDelay: true }, rule);
+  if (target.scheme === 'http') return connect(options);
+  return tlsConnect({
+    ...options,
+    ...(isIP(target.hostname) === 0 ? { servername: target.hostname } : {}),
+    ...(ca === undefined ? {} : { ca }),
+  } as ConnectionOptions);
+}

@@ -1,0 +1,165 @@
+/** From what a client sent to a {@link ProxyRequest}, or a refusal. Nothing ambiguous goes any further (RFC 9112 3.2 and 6). */
+import type { IncomingMessage } from 'node:http';
+import { Transform } from 'node:stream';
+import { PeerDistError } from '../../lib/errors.ts';
+import { endToEndFields, fieldValue } from '../../lib/http/index.ts';
+import { ProxyRequest } from '../../lib/kit/index.ts';
+import { plainAddress } from './access.ts';
+import type { Origin } from './options.ts';
+
+export interface IncomingRules {
+  /** Fixed origin; undefined for a forward proxy. */
+  readonly origin: Origin | undefined;
+  readonly preserveHost: boolean;
+  readonly viaName: string;
+  readonly maxRequestBytes: number;
+  readonly forwarded: boolean;
+  isTrustedPeer(address: string): boolean;
+}
+
+const AUTHORITY = /^(?:\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()*+,;=%-]+)(?::\d{1,5})?$/i;
+const FORWARDED_FIELDS = [
+  'forwarded',
+  'x-forwarded-for',
+  'x-forwarded-host',
+  'x-forwarded-proto',
+  'x-forwarded-port',
+  'x-real-ip',
+];
+
+function badRequest(message: string): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_BAD_REQUEST', message);
+}
+
+/**
+ * Reads one request.
+ *
+ * @throws {@link PeerDistError} `ERR_PEERDIST_BAD_REQUEST` or `ERR_PEERDIST_LOOP`
+ */
+export function readRequest(message: IncomingMessage, rules: IncomingRules, signal: () => AbortSignal): ProxyRequest {
+  const host = readHost(message);
+  const { scheme, authority, target } = readTarget(message.url ?? '', host, rules);
+  const headers = endToEndFields(message.headers);
+  delete headers['host'];
+  const address = plainAddress(message.socket.remoteAddress);
+  readVia(message, headers, rules);
+  writeForwarded(message, headers, host, address, rules);
+  const body = readBody(message, rules.maxRequestBytes);
+  return new ProxyRequest({
+    method: message.method ?? 'GET',
+    scheme,
+    authority,
+    target,
+    headers,
+    body,
+    signal,
+    client: { address, httpVersion: message.httpVersion },
+  });
+}
+
+/** The one Host field, or undefined for HTTP/1.0 without. */
+function readHost(message: IncomingMessage): string | undefined {
+  let count = 0;
+  for (let index = 0; index < message.rawHeaders.length; index += 2) {
+    const name = message.rawHeaders[index] as string;
+    if (name.length === 4 && name.toLowerCase() === 'host') count += 1;
+  }
+  const host = message.headers.host;
+  if (count > 1) throw badRequest('more than one Host field');
+  if (host === undefined) {
+    if (message.httpVersion === '1.0') return undefined;
+    throw badRequest('no Host field');
+  }
+  if (!AUTHORITY.test(host)) throw badRequest('malformed Host field');
+  return host.toLowerCase();
+}
+
+function readTarget(
+  url: string,
+  host: string | undefined,
+  rules: IncomingRules,
+): { scheme: 'http' | 'https'; authority: string; target: string } {
+  // What cannot be written again verbatim cannot be forwarded.
+  if (/[^\x21-\xff]/.test(url)) throw badRequest('malformed request target');
+  const absolute = /^(https?):\/\/([^/?#]*)(.*)$/i.exec(url);
+  if (absolute === null) {
+    if (!url.startsWith('/') && url !== '*') throw badRequest('malformed request target');
+    if (rules.origin === undefined)
+      throw badRequest('this is a proxy: send the whole URL, or set it as the proxy of your client');
+    return {
+      ...rules.origin,
+      authority: rules.preserveHost ? (host ?? rules.origin.authority) : rules.origin.authority,
+      target: url,
+    };
+  }
+  const named = (absolute[2] as string).toLowerCase();
+  if (!AUTHORITY.test(named)) throw badRequest('malformed host in the request target');
+  const rest = absolute[3] as string;
+  const target = rest.startsWith('/') ? rest : `/${rest}`;
+  // RFC 9112 3.2.2: the host of an absolute target replaces whatever Host says.
+  if (rules.origin !== undefined)
+    return { ...rules.origin, authority: rules.preserveHost ? named : rules.origin.authority, target };
+  return { scheme: (absolute[1] as string).toLowerCase() as 'http' | 'https', authority: named, target };
+}
+
+function readVia(
+  message: IncomingMessage,
+  headers: Record<string, string | readonly string[] | undefined>,
+  rules: IncomingRules,
+): void {
+  const via = fieldValue(headers, 'via');
+  if (via?.split(',').some((hop) => hop.trim().split(/\s+/)[1] === rules.viaName) === true) {
+    throw new PeerDistError('ERR_PEERDIST_LOOP', 'the request has passed this proxy before');
+  }
+  headers['via'] = `${via === undefined ? '' : `${via}, `}${message.httpVersion} ${rules.viaName}`;
+}
+
+function writeForwarded(
+  message: IncomingMessage,
+  headers: Record<string, string | readonly string[] | undefined>,
+  host: string | undefined,
+  address: string,
+  rules: IncomingRules,
+): void {
+  if (!rules.isTrustedPeer(address)) for (const name of FORWARDED_FIELDS) delete headers[name];
+  if (!rules.forwarded) return;
+  const proto = 'encrypted' in message.socket ? 'https' : 'http';
+  const quoted = address.includes(':') ? `"[${address}]"` : address;
+  const element = `for=${quoted}${host === undefined ? '' : `;host="${host}"`};proto=${proto}`;
+  headers['forwarded'] = addHop(fieldValue(headers, 'forwarded'), element);
+  headers['x-forwarded-for'] = addHop(fieldValue(headers, 'x-forwarded-for'), address);
+  headers['x-forwarded-proto'] ??= proto;
+  if (host !== undefined) headers['x-forwarded-host'] ??= host;
+}
+
+function addHop(value: string | undefined, element: string): string {
+  return value === undefined ? element : `${value}, ${element}`;
+}
+
+/** The body with framing we made ourselves: a Content-Length that was valid and the only one, or none (then it goes chunked). */
+function readBody(message: IncomingMessage, maxBytes: number): ProxyRequest['body'] {
+  const coding = message.headers['transfer-encoding'];
+  const length = message.headers['content-length'];
+  if (coding !== undefined) {
+    if (coding.trim().toLowerCase() !== 'chunked') throw badRequest('a transfer coding other than chunked');
+    if (length !== undefined || message.httpVersion === '1.0') throw badRequest('ambiguous message framing');
+  } else if (length === undefined || length === '0') return null;
+  else if (!/^\d{1,15}$/.test(length)) throw badRequest('malformed Content-Length');
+  if (Number(length ?? 0) > maxBytes) throw tooLarge(maxBytes);
+  return maxBytes === Infinity ? message : message.pipe(limitBytes(maxBytes));
+}
+
+function limitBytes(maxBytes: number): Transform {
+  let bytes = 0;
+  return new Transform({
+    transform(chunk: Uint8Array, _encoding, callback) {
+      bytes += chunk.byteLength;
+      if (bytes > maxBytes) callback(tooLarge(maxBytes));
+      else callback(null, chunk);
+    },
+  });
+}
+
+function tooLarge(maxBytes: number): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_LIMIT', `the request body is larger than ${maxBytes} bytes`);
+}

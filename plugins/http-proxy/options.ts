@@ -1,0 +1,96 @@
+import type { ClientRequest, IncomingMessage } from 'node:http';
+import { PeerDistError } from '../../lib/errors.ts';
+import type { Observer } from '../../lib/observer.ts';
+import type { Kit } from '../../lib/kit/index.ts';
+
+/** What the host needs of a proxy library; `http-proxy`, `http-proxy-3` and `httpxy` all have it. */
+export interface ProxyServerLike {
+  web(request: never, response: never, options: object, callback: (error: Error) => void): unknown;
+  on(event: 'proxyReq', listener: (upstream: ClientRequest, request: unknown) => void): unknown;
+  on(event: 'proxyRes', listener: (response: IncomingMessage, request: unknown) => void): unknown;
+}
+
+/** Time limits, milliseconds; 0 switches one off. */
+export interface HostTimeouts {
+  /** From wanting a connection to the origin to having it. @default 10000 */
+  readonly connectMs?: number | undefined;
+  /** From the last byte of the request to the head of the answer. @default 60000 */
+  readonly headMs?: number | undefined;
+  /** Without a byte in either direction: requests, answers and tunnels. @default 120000 */
+  readonly idleMs?: number | undefined;
+  /** Of a whole exchange. @default 0 */
+  readonly totalMs?: number | undefined;
+}
+
+export interface HttpProxyHostOptions {
+  /** Makes requests to origins; create one with no options. */
+  readonly proxy: ProxyServerLike;
+  /** Plug-ins every exchange goes through. */
+  readonly kit: Kit;
+  /** Fixed origin, `http://host:port` or `https://…` without a path. Without it the host is a forward proxy. */
+  readonly origin?: string | undefined;
+  /** Reverse: send the client's Host to the origin instead of the origin's own. @default false */
+  readonly preserveHost?: boolean | undefined;
+  readonly timeouts?: HostTimeouts | undefined;
+  /** Bytes of a request body. @default Infinity */
+  readonly maxRequestBytes?: number | undefined;
+  /** Write Forwarded and X-Forwarded-*. @default false */
+  readonly forwarded?: boolean | undefined;
+  /** Networks (CIDR or address) whose Forwarded fields are believed and passed on. @default none */
+  readonly trustedPeers?: readonly string[] | undefined;
+  /** Networks that may use the proxy. @default everybody for a fixed origin; loopback and private networks for a forward proxy */
+  readonly allowClients?: readonly string[] | undefined;
+  /** Networks, addresses or `host:port` that clients from elsewhere may reach although they are loopback, link-local or our own. @default none */
+  readonly allowDestinations?: readonly string[] | undefined;
+  /** Ports CONNECT may reach. @default [443] */
+  readonly connectPorts?: readonly number[] | undefined;
+  /** Certificate authorities of https origins, PEM. @default those of Node */
+  readonly originCa?: string | undefined;
+  /** Name in Via fields. @default `peerdist-` and random digits: unique, so that loops are found */
+  readonly viaName?: string | undefined;
+  readonly observer?: Observer | undefined;
+}
+
+export interface ResolvedTimeouts {
+  readonly connectMs: number;
+  readonly headMs: number;
+  readonly idleMs: number;
+  readonly totalMs: number;
+}
+
+export function resolveTimeouts({
+  connectMs = 10_000,
+  headMs = 60_000,
+  idleMs = 120_000,
+  totalMs = 0,
+}: HostTimeouts = {}): ResolvedTimeouts {
+  return { connectMs, headMs, idleMs, totalMs };
+}
+
+/** A fixed origin, taken apart. */
+export interface Origin {
+  readonly scheme: 'http' | 'https';
+  readonly authority: string;
+}
+
+/** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for anything but scheme, host and port */
+export function parseOrigin(text: string): Origin {
+  const match = /^(https?):\/\/([^/?#@\s]+)\/?$/i.exec(text);
+  if (match === null || !URL.canParse(text)) {
+    throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `not an origin like http://host:port: ${text}`);
+  }
+  return {
+    scheme: (match[1] as string).toLowerCase() as Origin['scheme'],
+    authority: (match[2] as string).toLowerCase(),
+  };
+}
+
+/** Host name (no brackets) and port of an authority. */
+export function splitAuthority(
+  authority: string,
+  scheme: 'http' | 'https',
+): { readonly hostname: string; readonly port: number } {
+  const match = /^(\[[^\]]*\]|[^:]*)(?::(\d+))?$/.exec(authority);
+  const hostname = (match?.[1] ?? authority).replace(/^\[|\]$/g, '');
+  return { hostname, port: match?.[2] === undefined ? (scheme === 'https' ? 443 : 80) : Number(match[2]) };
+}

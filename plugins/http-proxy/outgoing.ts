@@ -1,0 +1,247 @@
+/**
+ * Requests to origins through a proxy library, so that none of its habits reach the wire.
+ *
+ * The library is handed an {@link OutgoingRequest} with a bare method and no fields; the real head is written onto the ClientRequest in
+ * its `proxyReq` event. Until then the body holds back its first byte and its end, so the head cannot have been sent.
+ */
+import type { ClientRequest, IncomingMessage } from 'node:http';
+import { Readable } from 'node:stream';
+import type { Clock } from '../../lib/clock.ts';
+import { isPeerDistError, PeerDistAbortError, PeerDistError } from '../../lib/errors.ts';
+import { endToEndFields } from '../../lib/http/index.ts';
+import { type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
+import type { Agents } from './access.ts';
+import { type ProxyServerLike, type ResolvedTimeouts, splitAuthority } from './options.ts';
+
+export interface OutgoingComponents {
+  readonly proxy: ProxyServerLike;
+  /** Connections for this client: which pool depends on who asks. */
+  readonly agentsFor: (clientAddress: string) => Agents;
+  readonly timeouts: ResolvedTimeouts;
+  readonly clock: Clock;
+}
+
+const BODILESS_STATUS = new Set([204, 205, 304]);
+/** Repeated once a kept connection turned out to be closed: nothing of these can have happened twice (RFC 9110 9.2.2). */
+const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE']);
+const MAX_REPEATS = 2;
+
+/** The origin end of every chain of plug-ins. */
+export class Outgoing {
+  readonly #components: OutgoingComponents;
+
+  constructor(components: OutgoingComponents) {
+    this.#components = components;
+    const { proxy } = components;
+    proxy.on('proxyReq', (upstream, request) => {
+      if (request instanceof OutgoingRequest) request.begin(upstream);
+    });
+    proxy.on('proxyRes', (response, request) => {
+      if (request instanceof OutgoingRequest) request.answer(response);
+    });
+  }
+
+  /**
+   * Sends a request and resolves with the head of its answer.
+   *
+   * @throws {@link PeerDistError} `ERR_PEERDIST_ORIGIN_UNREACHABLE`, `_ORIGIN_TIMEOUT`, `_ORIGIN_PROTOCOL`, `_DESTINATION_FORBIDDEN`
+   */
+  async send(request: ProxyRequest): Promise<ProxyResponse> {
+    for (let repeats = 0; ; repeats += 1) {
+      if (request.signal.aborted) throw new PeerDistAbortError('signal', request.signal.reason);
+      const outgoing = new OutgoingRequest(request, this.#components);
+      try {
+        return await this.#once(request, outgoing);
+      } catch (error) {
+        const repeatable =
+          outgoing.usedKeptConnection &&
+          request.body === null &&
+          REPEATABLE.has(request.method) &&
+          repeats < MAX_REPEATS;
+        if (!repeatable || !isPeerDistError(error, 'ERR_PEERDIST_ORIGIN_UNREACHABLE')) throw error;
+      }
+    }
+  }
+
+  #once(request: ProxyRequest, outgoing: OutgoingRequest): Promise<ProxyResponse> {
+    const { hostname, port } = splitAuthority(request.authority, request.scheme);
+    const { proxy, agentsFor } = this.#components;
+    const options = {
+      target: { protocol: `${request.scheme}:`, hostname, host: hostname, port },
+      agent: agentsFor(request.client.address)[request.scheme],
+      ignorePath: true,
+      prependPath: false,
+      selfHandleResponse: true,
+    };
+    try {
+      proxy.web(outgoing as never, outgoing.placeholder as never, options, (error) => outgoing.fail(error));
+    } catch (error) {
+      outgoing.fail(error);
+    }
+    return outgoing.response;
+  }
+}
+
+/** What the library takes for the client's request; also the owner of the origin connection while it is in use. */
+class OutgoingRequest extends Readable {
+  // Read by the library.
+  readonly method: string;
+  readonly url = '/';
+  readonly headers = {};
+  readonly httpVersion = '1.1';
+  readonly socket = { destroyed: false };
+  readonly connection = this.socket;
+  /** What the library takes for the response: it never writes to it. */
+  readonly placeholder = { headersSent: false, finished: false, on() {}, once() {}, emit() {} };
+
+  readonly response: Promise<ProxyResponse>;
+  readonly #request: ProxyRequest;
+  readonly #timeouts: ResolvedTimeouts;
+  readonly #clock: Clock;
+  #resolve!: (response: ProxyResponse) => void;
+  #reject!: (error: unknown) => void;
+  #upstream: ClientRequest | undefined;
+  #incoming: IncomingMessage | undefined;
+  #cancelTimer: (() => void) | undefined;
+  #failure: unknown;
+
+  constructor(request: ProxyRequest, { timeouts, clock }: OutgoingComponents) {
+    super({ highWaterMark: 256 * 1024 });
+    this.#request = request;
+    this.#timeouts = timeouts;
+    this.#clock = clock;
+    this.method = request.method;
+    this.response = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.#startTimer(timeouts.connectMs, 'the origin could not be connected to in time');
+    request.signal.addEventListener('abort', this.#leave, { once: true });
+  }
+
+  get usedKeptConnection(): boolean {
+    return this.#upstream?.reusedSocket === true && this.#incoming === undefined;
+  }
+
+  /** The connection is there (or being made) and nothing is sent yet: writes the head, then lets the body flow. */
+  begin(upstream: ClientRequest): void {
+    this.#upstream = upstream;
+    if (this.#failure !== undefined) {
+      upstream.destroy();
+      return;
+    }
+    const socket = upstream.socket;
+    const connected = 'encrypted' in (socket ?? {}) ? 'secureConnect' : 'connect';
+    if (socket?.connecting === true) socket.once(connected, () => this.#cancelTimer?.());
+    else this.#cancelTimer?.();
+    upstream.once('upgrade', () =>
+      this.fail(new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin switched protocols unasked')),
+    );
+    upstream.once('close', () => {
+      if (this.#incoming === undefined)
+        this.fail(
+          new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin closed the connection without an answer'),
+        );
+    });
+    upstream.once('finish', () => {
+      if (this.#incoming === undefined) this.#startTimer(this.#timeouts.headMs, 'the origin did not answer in time');
+    });
+    if (this.#timeouts.idleMs > 0) upstream.setTimeout(this.#timeouts.idleMs, () => this.#idle());
+    try {
+      this.#writeHead(upstream);
+      this.#sendBody();
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  answer(incoming: IncomingMessage): void {
+    this.#cancelTimer?.();
+    this.#incoming = incoming;
+    incoming.once('close', () => this.#request.signal.removeEventListener('abort', this.#leave));
+    const headers = endToEndFields(incoming.headers);
+    const status = incoming.statusCode ?? 502;
+    const bodiless = this.#request.method === 'HEAD' || BODILESS_STATUS.has(status);
+    if (bodiless) incoming.resume();
+    this.#resolve(
+      new ProxyResponse({ status, statusText: incoming.statusMessage, headers, body: bodiless ? null : incoming }),
+    );
+  }
+
+  /** Ends the attempt. After the head it is the body stream that carries the error. */
+  fail(cause: unknown): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = cause;
+    this.#cancelTimer?.();
+    this.#request.signal.removeEventListener('abort', this.#leave);
+    this.#reject(isPeerDistError(cause) ? cause : unreachable(cause));
+    this.#upstream?.destroy();
+    if (this.#incoming !== undefined && !this.#incoming.complete) this.#incoming.destroy(cause as Error);
+    this.destroy();
+  }
+
+  override _read(): void {
+    this.#request.body?.resume();
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    this.#request.body?.removeListener('data', this.#onData);
+    callback(error);
+  }
+
+  readonly #leave = (): void => this.fail(new PeerDistAbortError('signal', this.#request.signal.reason));
+
+  readonly #onData = (chunk: Uint8Array): void => {
+    if (!this.push(chunk)) this.#request.body?.pause();
+  };
+
+  #writeHead(upstream: ClientRequest): void {
+    const { method, target, headers, body, authority } = this.#request;
+    upstream.path = target;
+    for (const name of upstream.getHeaderNames()) upstream.removeHeader(name);
+    upstream.setHeader('host', authority);
+    for (const name in headers) {
+      const value = headers[name];
+      if (value !== undefined && name !== 'content-length') upstream.setHeader(name, value);
+    }
+    const length = headers['content-length'];
+    if (body === null) {
+      // A method that usually has a body must say that it has none; others say nothing.
+      if (method === 'POST' || method === 'PUT' || method === 'PATCH') upstream.setHeader('content-length', '0');
+    } else if (typeof length === 'string') upstream.setHeader('content-length', length);
+    else upstream.setHeader('transfer-encoding', 'chunked');
+  }
+
+  #sendBody(): void {
+    const { body } = this.#request;
+    if (body === null) {
+      this.push(null);
+      return;
+    }
+    body.on('data', this.#onData);
+    body.once('end', () => this.push(null));
+    body.once('error', (error) => this.fail(error));
+    body.once('close', () => {
+      if (!body.readableEnded) this.fail(new PeerDistAbortError('signal'));
+    });
+  }
+
+  #startTimer(ms: number, message: string): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer =
+      ms === 0
+        ? undefined
+        : this.#clock.after(ms, () => this.fail(new PeerDistError('ERR_PEERDIST_ORIGIN_TIMEOUT', message)));
+  }
+
+  /** Silence is the origin's fault only while we are ready to read. */
+  #idle(): void {
+    const waitingForClient = this.#incoming !== undefined && this.#incoming.readableLength > 0;
+    if (waitingForClient) this.#upstream?.setTimeout(this.#timeouts.idleMs);
+    else this.fail(new PeerDistError('ERR_PEERDIST_ORIGIN_TIMEOUT', 'the origin fell silent'));
+  }
+}
+
+function unreachable(cause: unknown): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_ORIGIN_UNREACHABLE', 'the origin cannot be reached', { cause });
+}
