@@ -71,10 +71,7 @@ export class ProxyResponse {
 
   /** True while nobody has read from the body. */
   get isUntouched(): boolean {
-    return (
-      !(this.body instanceof Readable) ||
-      (!this.body.readableDidRead && !this.body.destroyed && this.body.readableFlowing === null)
-    );
+    return !(this.body instanceof Readable) || (!this.body.readableDidRead && !this.body.destroyed);
   }
 
   /** A short answer in plain text, for errors and refusals. */

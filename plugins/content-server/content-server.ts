@@ -6,6 +6,7 @@ import {
   formatContentRange,
   hasConditions,
   ifRangeHolds,
+  parseCacheControl,
   parseRange,
   removePeerDist,
   resolveRanges,
@@ -85,7 +86,10 @@ class ContentServer {
     if (request.method !== 'GET' && request.method !== 'HEAD') return next(plain);
     // HTTP/1.0 caches on the way know no Vary, so a coded answer could reach somebody who did not ask for it.
     const coded =
-      negotiation.kind === 'content-information' && request.method === 'GET' && request.client.httpVersion !== '1.0';
+      negotiation.kind === 'content-information' &&
+      request.method === 'GET' &&
+      request.client.httpVersion !== '1.0' &&
+      !parseCacheControl(fieldValue(request.headers, 'cache-control')).has('no-transform');
     if (!coded) return withCodingVary(await next(plain));
     if (negotiation.hashRequest) await this.#waitForHash(request.key);
     const known = this.#resources.find(request.key, plain.headers);
@@ -144,13 +148,7 @@ class ContentServer {
       this.#resources.delete(request.key);
       return undefined;
     }
-    this.#resources.put(
-      request.key,
-      varyNames(head) ?? [],
-      request.headers,
-      { ...known, head },
-      resourceBytes(head, known.contentId),
-    );
+    known.head = head;
     this.#observer({ type: 'content_information', result: 'sent' });
     this.#observer({ type: 'wan', kind: 'content_information', bytes: information.byteLength });
     const setCookie = agreement.headers['set-cookie'];
@@ -193,7 +191,7 @@ class ContentServer {
       transform = await this.#peerdist.server.publishThrough(contentId, { length, maxBytes: this.#maxBytes });
     } catch (error) {
       // Somebody else's body is being hashed right now, or hashing is not to be had: the client gets its bytes all the same.
-      return isPeerDistError(error, 'ERR_PEERDIST_ALREADY_EXISTS') ? hinted : answer;
+      return isPeerDistError(error, 'ERR_PEERDIST_ALREADY_EXISTS') && this.#running.has(request.key) ? hinted : answer;
     }
     this.#track(
       request.key,

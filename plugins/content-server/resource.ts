@@ -18,8 +18,8 @@ import { PEERDIST_VARY } from '../../lib/protocol/pccrtp/index.ts';
 /** One published state of a resource. */
 export interface PublishedResource {
   readonly validators: Validators;
-  /** End-to-end fields to send with its content information. */
-  readonly head: HeaderFields;
+  /** End-to-end fields to send with its content information; those of a later 304 replace them (RFC 9111 4.3.4). */
+  head: HeaderFields;
   readonly contentId: string;
   /** Bytes of the identity body. */
   readonly contentLength: number;

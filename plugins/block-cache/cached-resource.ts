@@ -1,0 +1,100 @@
+/** One content the branch can serve: its content information, opened, and the head its origin sent. */
+import type { ByteRange } from '../../lib/bytes/index.ts';
+import type { Clock } from '../../lib/clock.ts';
+import { PeerDistError } from '../../lib/errors.ts';
+import {
+  canName,
+  fieldValue,
+  type HeaderFields,
+  parseContentRange,
+  type Validators,
+  validatorsOf,
+  withoutFields,
+} from '../../lib/http/index.ts';
+import type { ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
+import type { ContentHandle, PeerDist } from '../../lib/peerdist/index.ts';
+import { Freshness } from './freshness.ts';
+import { announcedLength, identityHead } from './upstream.ts';
+
+export interface CachedResource {
+  readonly handle: ContentHandle;
+  /** Bytes of the whole content; the handle may describe a part only. */
+  readonly length: number;
+  readonly validators: Validators;
+  /** Fields to answer with; those of a 304 replace them. */
+  head: HeaderFields;
+  freshness: Freshness;
+  /** Bytes it costs to keep. */
+  readonly bytes: number;
+}
+
+/** Label of everything this plug-in puts into the cache. */
+const CONTENT_TAG = Buffer.from('peerdist-branch!', 'latin1');
+
+/** Fields of a 200 that stay true for later answers out of the cache. */
+export function cachedHead(headers: HeaderFields): HeaderFields {
+  return withoutFields(identityHead(headers), [
+    'content-length',
+    'content-range',
+    'content-encoding',
+    'age',
+    'cache-status',
+    'accept-ranges',
+  ]);
+}
+
+/**
+ * Opens what a coded answer describes.
+ *
+ * @param encoded its body
+ * @param contentLength bytes of the whole content when this answer describes only a part
+ * @throws {@link PeerDistError} when the content information is garbage or contradicts the head it came with
+ */
+export async function openResource({
+  peerdist,
+  request,
+  response,
+  encoded,
+  clock,
+}: {
+  peerdist: PeerDist;
+  request: ProxyRequest;
+  response: ProxyResponse;
+  encoded: Uint8Array;
+  clock: Clock;
+}): Promise<CachedResource> {
+  const handle = await peerdist.client.openContent(CONTENT_TAG);
+  const { range } = await handle.setContentInformation(encoded);
+  const validators = validatorsOf(response.headers);
+  if (!canName(validators)) throw contradiction('a coded answer without a validator');
+  const head = cachedHead(response.headers);
+  return {
+    handle,
+    length: contentLength(response, range),
+    validators,
+    head,
+    freshness: new Freshness(request, head, clock),
+    bytes: encoded.byteLength + 2 * JSON.stringify(head).length + 4096,
+  };
+}
+
+function contentLength(response: ProxyResponse, described: ByteRange): number {
+  if (response.status === 206) {
+    const range = parseContentRange(fieldValue(response.headers, 'content-range'));
+    if (
+      range?.total === undefined ||
+      range.range.offset !== described.offset ||
+      range.range.length !== described.length
+    ) {
+      throw contradiction('content information of another range');
+    }
+    return range.total;
+  }
+  if (described.offset !== 0 || described.length !== announcedLength(response))
+    throw contradiction('content information of another length');
+  return described.length;
+}
+
+function contradiction(message: string): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', message, { spec: 'MS-PCCRTP 3.2.5.1' });
+}

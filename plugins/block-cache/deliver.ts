@@ -1,0 +1,141 @@
+/** Answers out of something that can be read anywhere: conditions, ranges, several ranges (RFC 9110 13 to 15). */
+import { randomBytes } from 'node:crypto';
+import { Readable } from 'node:stream';
+import type { ByteRange } from '../../lib/bytes/index.ts';
+import {
+  fieldValue,
+  formatContentRange,
+  type HeaderFields,
+  ifRangeHolds,
+  isNotModified,
+  parseRange,
+  resolveRanges,
+  type Validators,
+  withoutFields,
+} from '../../lib/http/index.ts';
+import { type ProxyBody, type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
+
+/** A content whose bytes can be had at any position. */
+export interface Deliverable {
+  /** Fields of the 200 answer, without those about length and range. */
+  readonly head: HeaderFields;
+  readonly validators: Validators;
+  readonly length: number;
+  /** Bytes of a range: pieces when all are at hand, else a stream whose first bytes are there. */
+  read(range: ByteRange): ProxyBody | Promise<ProxyBody>;
+}
+
+/**
+ * Makes the answer to a GET or HEAD.
+ *
+ * @param conditions whether the client's conditions are ours to answer; false when the origin has just done so
+ */
+export async function deliver(
+  request: ProxyRequest,
+  content: Deliverable,
+  { conditions = true } = {},
+): Promise<ProxyResponse> {
+  const { head, validators, length } = content;
+  if (conditions && isConditional(request.headers) && isNotModified(request.headers, validators)) {
+    return new ProxyResponse({ status: 304, headers: withoutFields(head, ['content-type']), body: null });
+  }
+  // Range is defined for GET alone (RFC 9110 14.2).
+  if (request.method === 'HEAD') {
+    return new ProxyResponse({
+      status: 200,
+      headers: { ...head, 'accept-ranges': 'bytes', 'content-length': String(length) },
+      body: null,
+    });
+  }
+  const rangeField = request.headers['range'];
+  const specs = rangeField === undefined ? undefined : parseRange(fieldValue(request.headers, 'range'));
+  if (specs === undefined || !ifRangeHolds(fieldValue(request.headers, 'if-range'), validators)) {
+    const body = await content.read({ offset: 0, length });
+    return new ProxyResponse({
+      status: 200,
+      headers: { ...head, 'accept-ranges': 'bytes', 'content-length': String(length) },
+      body,
+    });
+  }
+  const ranges = resolveRanges(specs, length);
+  const [first] = ranges;
+  if (first === undefined) {
+    return ProxyResponse.text(416, 'the range lies outside the content', {
+      'content-range': formatContentRange(undefined, length),
+      'accept-ranges': 'bytes',
+    });
+  }
+  if (ranges.length > 1) return severalRanges(ranges, content);
+  return new ProxyResponse({
+    status: 206,
+    headers: {
+      ...head,
+      'accept-ranges': 'bytes',
+      'content-range': formatContentRange(first, length),
+      'content-length': String(first.length),
+    },
+    body: await content.read(first),
+  });
+}
+
+function isConditional(headers: HeaderFields): boolean {
+  return headers['if-none-match'] !== undefined || headers['if-modified-since'] !== undefined;
+}
+
+async function severalRanges(ranges: readonly ByteRange[], content: Deliverable): Promise<ProxyResponse> {
+  const boundary = randomBytes(12).toString('hex');
+  const type = fieldValue(content.head, 'content-type');
+  const heads = ranges.map((range, index) =>
+    Buffer.from(
+      `${index === 0 ? '' : '\r\n'}--${boundary}\r\n${type === undefined ? '' : `Content-Type: ${type}\r\n`}` +
+        `Content-Range: ${formatContentRange(range, content.length)}\r\n\r\n`,
+      'latin1',
+    ),
+  );
+  const tail = Buffer.from(`\r\n--${boundary}--\r\n`, 'latin1');
+  const length = ranges.reduce(
+    (sum, range, index) => sum + range.length + (heads[index] as Buffer).byteLength,
+    tail.byteLength,
+  );
+  // The first part is read before the head is given away, so that a failure can still become another answer.
+  const first = await content.read(ranges[0] as ByteRange);
+  async function* parts(): AsyncGenerator<Uint8Array> {
+    for (const [index, range] of ranges.entries()) {
+      yield heads[index] as Buffer;
+      const body = index === 0 ? first : await content.read(range);
+      if (body !== null) yield* body as Iterable<Uint8Array>;
+    }
+    yield tail;
+  }
+  const body = Readable.from(parts(), { objectMode: false });
+  if (first instanceof Readable) body.once('close', () => first.destroy());
+  return new ProxyResponse({
+    status: 206,
+    headers: {
+      ...content.head,
+      'accept-ranges': 'bytes',
+      'content-type': `multipart/byteranges; boundary=${boundary}`,
+      'content-length': String(length),
+    },
+    body,
+  });
+}
+
+/** Resolves once a stream has its first bytes or has ended; rejects when it fails before that. */
+export function primed(stream: Readable): Promise<Readable> {
+  return new Promise((resolve, reject) => {
+    const settle = (action: () => void) => (): void => {
+      stream.off('readable', onReadable);
+      stream.off('error', onError);
+      stream.off('end', onReadable);
+      action();
+    };
+    const onReadable = settle(() => resolve(stream));
+    const onError = (error: Error): void => settle(() => reject(error))();
+    // It may fail between now and the moment somebody reads it; whoever reads sees the error all the same.
+    stream.on('error', () => {});
+    stream.once('readable', onReadable);
+    stream.once('end', onReadable);
+    stream.once('error', onError);
+  });
+}

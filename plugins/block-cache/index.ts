@@ -1,0 +1,2 @@
+export { createBlockCache } from './block-cache.ts';
+export type { BlockCacheOptions } from './options.ts';

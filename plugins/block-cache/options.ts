@@ -1,0 +1,44 @@
+import type { Clock } from '../../lib/clock.ts';
+import type { Observer } from '../../lib/observer.ts';
+import type { PeerDist } from '../../lib/peerdist/index.ts';
+
+export interface BlockCacheOptions {
+  /** Reads content; its block store is the cache. */
+  readonly peerdist: PeerDist;
+  /** Newest content information asked for. @default 2 */
+  readonly maxContentInformationVersion?: 1 | 2 | undefined;
+  /** Bytes of content information taken for one content; a larger one is left alone and the body asked for. @default 64 MiB */
+  readonly maxContentInformationBytes?: number | undefined;
+  /** Bytes for content information and heads that are kept. @default 128 MiB */
+  readonly maxIndexBytes?: number | undefined;
+  /** Bytes of plain bodies held until their content information arrives, all together. @default 256 MiB */
+  readonly maxPendingBytes?: number | undefined;
+  /** Milliseconds a request waits for the head or the bytes of another client's fetch before it goes on its own. @default 10000 */
+  readonly joinWaitMs?: number | undefined;
+  /** Milliseconds a plain fetch goes on after its last client has left. @default 5000 */
+  readonly lingerMs?: number | undefined;
+  readonly observer?: Observer | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+export interface ResolvedBlockCacheOptions {
+  readonly maxContentInformationVersion: 1 | 2;
+  readonly maxContentInformationBytes: number;
+  readonly maxIndexBytes: number;
+  readonly maxPendingBytes: number;
+  readonly joinWaitMs: number;
+  readonly lingerMs: number;
+}
+
+const MiB = 1024 * 1024;
+
+export function resolveBlockCacheOptions(options: BlockCacheOptions): ResolvedBlockCacheOptions {
+  return {
+    maxContentInformationVersion: options.maxContentInformationVersion ?? 2,
+    maxContentInformationBytes: options.maxContentInformationBytes ?? 64 * MiB,
+    maxIndexBytes: options.maxIndexBytes ?? 128 * MiB,
+    maxPendingBytes: options.maxPendingBytes ?? 256 * MiB,
+    joinWaitMs: options.joinWaitMs ?? 10_000,
+    lingerMs: options.lingerMs ?? 5_000,
+  };
+}

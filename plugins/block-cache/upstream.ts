@@ -1,0 +1,193 @@
+/** The requests the branch makes in its own name, and what it makes of their answers (MS-PCCRTP 3.1). */
+import { type ByteRange, rangeEnd } from '../../lib/bytes/index.ts';
+import { PeerDistError } from '../../lib/errors.ts';
+import {
+  addPeerDist,
+  CONDITION_FIELDS,
+  fieldValue,
+  formatRange,
+  type HeaderFields,
+  ifRangeValue,
+  parseContentRange,
+  removeFromList,
+  sameBytes,
+  type Validators,
+  validatorsOf,
+  withoutFields,
+} from '../../lib/http/index.ts';
+import type { Next, ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
+import type { Observer } from '../../lib/observer.ts';
+import {
+  formatPeerDist,
+  formatPeerDistEx,
+  parsePeerDist,
+  parsePeerDistEx,
+  PEERDIST_EX_HEADER,
+  PEERDIST_HEADER,
+} from '../../lib/protocol/pccrtp/index.ts';
+
+const VERSION = { major: 1, minor: 1 };
+const CODING_FIELDS = [PEERDIST_HEADER, PEERDIST_EX_HEADER];
+
+/** The client's request, ready for content information too. Adds to its Accept-Encoding, removes nothing. */
+export function askForContentInformation(request: ProxyRequest, max: 1 | 2): ProxyRequest {
+  return request.with({
+    headers: {
+      ...request.headers,
+      'accept-encoding': addPeerDist(fieldValue(request.headers, 'accept-encoding')),
+      [PEERDIST_HEADER]: formatPeerDist({ version: VERSION }),
+      [PEERDIST_EX_HEADER]: formatPeerDistEx(max),
+    },
+  });
+}
+
+/** A GET for the content information of the whole content, after the origin said MakeHashRequest or to a range request. */
+export function hashRequest(request: ProxyRequest, max: 1 | 2, signal: AbortSignal): ProxyRequest {
+  return ownRequest(request, signal, {
+    [PEERDIST_HEADER]: formatPeerDist({ version: VERSION }),
+    [PEERDIST_EX_HEADER]: formatPeerDistEx(max, { hashRequest: true }),
+  });
+}
+
+/** Our own GET with the client's end-to-end fields, but none of its conditions, ranges and codings. */
+function ownRequest(request: ProxyRequest, signal: AbortSignal, fields: HeaderFields): ProxyRequest {
+  return request.with({
+    method: 'GET',
+    body: null,
+    signal,
+    headers: {
+      ...withoutFields(request.headers, [...CONDITION_FIELDS, 'if-range', 'range', 'content-length', 'content-type']),
+      'accept-encoding': 'identity',
+      ...fields,
+    },
+  });
+}
+
+/** True for an answer whose body is content information. */
+export function isCoded(response: ProxyResponse): boolean {
+  return fieldValue(response.headers, 'content-encoding')?.trim().toLowerCase() === 'peerdist';
+}
+
+/** True when the origin is hashing this body and wants to be asked again. */
+export function isHashPromised(response: ProxyResponse): boolean {
+  return parsePeerDistEx(fieldValue(response.headers, PEERDIST_EX_HEADER))?.makeHashRequest === true;
+}
+
+/** Length of the identity body that a coded answer announces. */
+export function announcedLength(response: ProxyResponse): number | undefined {
+  return parsePeerDist(fieldValue(response.headers, PEERDIST_HEADER))?.contentLength;
+}
+
+/** The head without any trace of the coding, as if the origin knew nothing of it. */
+export function identityHead(headers: HeaderFields): HeaderFields {
+  const vary = removeFromList(fieldValue(headers, 'vary'), CODING_FIELDS);
+  const { vary: _, ...rest } = withoutFields(headers, CODING_FIELDS);
+  return vary === undefined ? rest : { ...rest, vary };
+}
+
+/**
+ * Fetches a range of the plain body for blocks nobody else has. The validator goes along, so that a content that has changed is
+ * refused by the origin and noticed here; whatever comes is hashed by the broker before anybody gets it.
+ *
+ * @throws {@link PeerDistError} `ERR_PEERDIST_ORIGIN_CHANGED`, `ERR_PEERDIST_ORIGIN_PROTOCOL`, and what `next` throws
+ */
+export async function fetchMissingData(
+  {
+    request,
+    next,
+    validators,
+    contentLength,
+    observer,
+    signal,
+  }: {
+    request: ProxyRequest;
+    next: Next;
+    validators: Validators;
+    contentLength: number;
+    observer: Observer;
+    signal: AbortSignal;
+  },
+  missing: ByteRange,
+): Promise<AsyncIterable<Uint8Array>> {
+  const condition = ifRangeValue(validators);
+  const response = await next(
+    ownRequest(request, signal, {
+      range: formatRange(missing),
+      ...(condition === undefined ? {} : { 'if-range': condition }),
+      [PEERDIST_HEADER]: formatPeerDist({ version: VERSION, missingDataRequest: true }),
+    }),
+  );
+  try {
+    checkMissingData(response, validators, contentLength, missing);
+  } catch (error) {
+    response.discard();
+    throw error;
+  }
+  return counted(response, observer);
+}
+
+function checkMissingData(
+  response: ProxyResponse,
+  validators: Validators,
+  contentLength: number,
+  missing: ByteRange,
+): void {
+  const { status, headers } = response;
+  if (status === 412 || status === 416 || status === 404 || status === 410) throw changed();
+  if (status !== 206 && status !== 200) {
+    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin refused missing data', { actual: status });
+  }
+  const now = validatorsOf(headers);
+  if ((now.etag !== undefined || now.lastModified !== undefined) && !sameBytes(now, validators)) throw changed();
+  if (headers['content-encoding'] !== undefined)
+    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin encoded missing data');
+  if (status === 200) {
+    // An origin without ranges: of use only where everything is missing.
+    if (missing.offset === 0 && missing.length === contentLength) return;
+    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin answered a range with everything');
+  }
+  const range = parseContentRange(fieldValue(headers, 'content-range'));
+  if (range?.total !== undefined && range.total !== contentLength) throw changed();
+  if (range?.range.offset !== missing.offset || rangeEnd(range.range) !== rangeEnd(missing)) {
+    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin answered another range', {
+      expected: missing,
+      actual: range,
+    });
+  }
+}
+
+function changed(): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_ORIGIN_CHANGED', 'the content changed at the origin');
+}
+
+async function* counted(response: ProxyResponse, observer: Observer): AsyncGenerator<Uint8Array> {
+  for await (const chunk of response.stream() as AsyncIterable<Uint8Array>) {
+    observer({ type: 'wan', kind: 'missing_data', bytes: chunk.byteLength });
+    yield chunk;
+  }
+}
+
+/**
+ * Reads a body that must be small.
+ *
+ * @throws {@link PeerDistError} `ERR_PEERDIST_LIMIT` as soon as it is not
+ */
+export async function readSmallBody(response: ProxyResponse, maxBytes: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of response.stream() as AsyncIterable<Uint8Array>) {
+    bytes += chunk.byteLength;
+    if (bytes > maxBytes)
+      throw new PeerDistError('ERR_PEERDIST_LIMIT', 'content information is larger than the limit', {
+        expected: maxBytes,
+      });
+    chunks.push(chunk);
+  }
+  const whole = new Uint8Array(bytes);
+  let at = 0;
+  for (const chunk of chunks) {
+    whole.set(chunk, at);
+    at += chunk.byteLength;
+  }
+  return whole;
+}

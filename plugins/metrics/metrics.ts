@@ -1,0 +1,126 @@
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { Observation, Observer } from '../../lib/observer.ts';
+
+export interface Metrics {
+  readonly registry: Registry;
+  /** Give this to every component that reports. */
+  readonly observer: Observer;
+  /** Bytes clients got minus bytes the WAN carried for them. Negative while a cold cache still costs more than it saves. */
+  savedBytes(): number;
+}
+
+/** Seconds; the longest exchanges are downloads. */
+const DURATION_BUCKETS = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60, 600];
+
+/** Every metric with its help text. README repeats this table; a test compares them. */
+export const METRICS = {
+  peerdist_delivered_bytes_total: 'Body bytes handed to clients, by where they came from.',
+  peerdist_wan_bytes_total: 'Body bytes carried by the WAN, by what they were.',
+  peerdist_hashed_bytes_total: 'Bytes of bodies that became content information.',
+  peerdist_publications_total: 'Bodies that were to be hashed, by what became of it.',
+  peerdist_block_verifications_total: 'Blocks hashed before use, by result.',
+  peerdist_lookups_total: 'Requests looked up in the cache or among the published, by result.',
+  peerdist_content_information_total: 'Content information structures sent, received and rejected.',
+  peerdist_evictions_total: 'Entries a store dropped to stay within its limit.',
+  peerdist_evicted_bytes_total: 'Bytes a store dropped to stay within its limit.',
+  peerdist_store_bytes: 'Bytes a store holds.',
+  peerdist_collapsed_requests_total: 'Requests served from a fetch that another client had started.',
+  peerdist_tunnel_bytes_total: 'Bytes through CONNECT and WebSocket tunnels.',
+  peerdist_plugin_failures_total: 'Exchanges in which a plug-in failed and was skipped.',
+  peerdist_exchanges_total: 'Exchanges ended, by class of status.',
+  peerdist_exchange_duration_seconds: 'From request head to last byte.',
+} as const;
+
+type Name = keyof typeof METRICS;
+
+/**
+ * Turns observations into Prometheus metrics. Labels are closed lists and exist from the start, at zero. Saved bytes are derived:
+ * `sum(peerdist_delivered_bytes_total) - sum(peerdist_wan_bytes_total)`.
+ */
+export function createMetrics({ registry = new Registry() }: { readonly registry?: Registry } = {}): Metrics {
+  const counter = (name: Name): Counter => new Counter({ name, help: METRICS[name], registers: [registry] });
+  const counters = <L extends string>(
+    name: Name,
+    label: string,
+    values: readonly L[],
+  ): Record<L, Counter.Internal<string>> => {
+    const family = new Counter({ name, help: METRICS[name], labelNames: [label], registers: [registry] });
+    return Object.fromEntries(values.map((value) => [value, family.labels(value)])) as Record<
+      L,
+      Counter.Internal<string>
+    >;
+  };
+  const stores = ['block', 'content_information'] as const;
+  const delivered = counters('peerdist_delivered_bytes_total', 'source', ['store', 'origin']);
+  const wan = counters('peerdist_wan_bytes_total', 'kind', ['content_information', 'missing_data', 'plain']);
+  const hashed = counter('peerdist_hashed_bytes_total');
+  const publications = counters('peerdist_publications_total', 'result', [
+    'completed',
+    'aborted',
+    'too_large',
+    'failed',
+  ]);
+  const verifications = counters('peerdist_block_verifications_total', 'result', ['match', 'mismatch']);
+  const lookups = counters('peerdist_lookups_total', 'result', ['hit', 'stale', 'miss', 'bypass']);
+  const information = counters('peerdist_content_information_total', 'result', ['sent', 'received', 'rejected']);
+  const evictions = counters('peerdist_evictions_total', 'store', stores);
+  const evicted = counters('peerdist_evicted_bytes_total', 'store', stores);
+  const storeBytes = new Gauge({
+    name: 'peerdist_store_bytes',
+    help: METRICS.peerdist_store_bytes,
+    labelNames: ['store'],
+    registers: [registry],
+  });
+  const held = Object.fromEntries(stores.map((store) => [store, storeBytes.labels(store)])) as Record<
+    (typeof stores)[number],
+    Gauge.Internal
+  >;
+  for (const store of stores) held[store].set(0);
+  const collapsed = counter('peerdist_collapsed_requests_total');
+  const tunnels = counter('peerdist_tunnel_bytes_total');
+  const failures = counter('peerdist_plugin_failures_total');
+  const exchanges = counters('peerdist_exchanges_total', 'status', ['1xx', '2xx', '3xx', '4xx', '5xx']);
+  const duration = new Histogram({
+    name: 'peerdist_exchange_duration_seconds',
+    help: METRICS.peerdist_exchange_duration_seconds,
+    buckets: DURATION_BUCKETS,
+    registers: [registry],
+  });
+  let saved = 0;
+
+  const observer = (event: Observation): void => {
+    switch (event.type) {
+      case 'delivered':
+        saved += event.bytes;
+        return delivered[event.source].inc(event.bytes);
+      case 'wan':
+        saved -= event.bytes;
+        return wan[event.kind].inc(event.bytes);
+      case 'hashed':
+        return hashed.inc(event.bytes);
+      case 'publication':
+        return publications[event.result].inc();
+      case 'verification':
+        return verifications[event.result].inc();
+      case 'lookup':
+        return lookups[event.result].inc();
+      case 'content_information':
+        return information[event.result].inc();
+      case 'eviction':
+        evictions[event.store].inc();
+        return evicted[event.store].inc(event.bytes);
+      case 'stored':
+        return held[event.store].set(event.bytes);
+      case 'collapsed':
+        return collapsed.inc();
+      case 'tunnel':
+        return tunnels.inc(event.bytes);
+      case 'plugin_failure':
+        return failures.inc();
+      case 'exchange':
+        exchanges[`${Math.min(5, Math.max(1, Math.floor(event.status / 100)))}xx` as keyof typeof exchanges].inc();
+        return duration.observe(event.seconds);
+    }
+  };
+  return { registry, observer, savedBytes: () => saved };
+}

@@ -1,0 +1,26 @@
+import { createServer, type Server } from 'node:http';
+import type { Registry } from 'prom-client';
+
+/** The administrator's listener: `/metrics` and `/healthz`, apart from the traffic. */
+export function createAdminServer(registry: Registry): Server {
+  return createServer((request, response) => {
+    const answer = (status: number, type: string, text: string): void => {
+      response
+        .writeHead(status, { 'content-type': type, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' })
+        .end(text);
+    };
+    if (request.method !== 'GET' && request.method !== 'HEAD') return answer(405, 'text/plain', 'only GET\n');
+    switch (request.url) {
+      case '/healthz':
+        return answer(200, 'text/plain', 'ok\n');
+      case '/metrics':
+        void registry.metrics().then(
+          (text) => answer(200, registry.contentType, text),
+          () => answer(500, 'text/plain', 'metrics failed\n'),
+        );
+        return undefined;
+      default:
+        return answer(404, 'text/plain', 'only /metrics and /healthz\n');
+    }
+  });
+}

@@ -1,0 +1,49 @@
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { isPeerDistError } from '../../lib/errors.ts';
+import { runDemo } from './demo/demo.ts';
+import { addHashCommand, addInspectCommand } from './file-commands.ts';
+import { addBranchCommand, addReverseCommand, type Terminal } from './role-commands.ts';
+
+/**
+ * Runs the `peerdist` command.
+ *
+ * @param args without the program's name
+ * @returns exit code: 0 done, 1 the work failed, 2 the command line or its surroundings are wrong
+ */
+export async function runCommand(args: readonly string[], terminal: Terminal): Promise<number> {
+  let exitCode = 0;
+  const program = new Command('peerdist')
+    .description('BranchCache (Peer Distribution) for HTTP proxies')
+    .version(version())
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => terminal.print(text.trimEnd()),
+      writeErr: (text) => terminal.warn(text.trimEnd()),
+      outputError: (text, write) => write(`peerdist: ${text.replace(/^error: /, '')}`),
+    });
+  addReverseCommand(program, terminal);
+  addBranchCommand(program, terminal);
+  addHashCommand(program, terminal);
+  addInspectCommand(program, terminal);
+  program
+    .command('demo')
+    .description('the whole job on this machine: origin, head office, a slow WAN, branch, client')
+    .action(async () => {
+      exitCode = (await runDemo(terminal)) ? 0 : 1;
+    });
+  try {
+    await program.parseAsync([...args], { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    if (!isPeerDistError(error)) throw error;
+    terminal.warn(`peerdist: ${error.message}`);
+    return 2;
+  }
+}
+
+function version(): string {
+  const file = new URL('../../../package.json', import.meta.url);
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}

@@ -1,0 +1,205 @@
+/** `peerdist reverse` and `peerdist branch`: options to roles. */
+import { readFileSync } from 'node:fs';
+import { type Command, Option } from 'commander';
+import type { HashProvider } from '../../lib/crypto/index.ts';
+import { PeerDistError } from '../../lib/errors.ts';
+import type { V1AlgorithmName } from '../../lib/protocol/pccrc/index.ts';
+import type { HostTimeouts, TlsIdentity } from '../http-proxy/index.ts';
+import { type RoleOptions, startBranch, startReverse } from './roles.ts';
+import { addSecretOptions, randomSecret, readSecret, type SecretOptions } from './secret-options.ts';
+import type { Service } from './service.ts';
+import { formatListen, type ListenAddress, parseDuration, parseListen, parseNumber, parseSize } from './units.ts';
+
+interface CommonValues {
+  readonly listen: ListenAddress;
+  readonly admin: ListenAddress | false;
+  readonly origin?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+  readonly originCa?: string;
+  readonly preserveHost?: true;
+  readonly forwarded?: true;
+  readonly trustPeer?: string[];
+  readonly allowClient?: string[];
+  readonly hashProvider: HashProvider['name'];
+  readonly connectTimeout: number;
+  readonly headTimeout: number;
+  readonly idleTimeout: number;
+  readonly totalTimeout: number;
+  readonly maxRequest: number;
+}
+
+interface ReverseValues extends CommonValues, SecretOptions {
+  readonly origin: string;
+  readonly algorithm: V1AlgorithmName;
+  readonly minSize: number;
+  readonly maxSize: number;
+  readonly storeSize: number;
+}
+
+interface BranchValues extends CommonValues {
+  readonly cacheSize: number;
+  readonly pendingSize: number;
+  readonly contentInfo: 1 | 2;
+  readonly allowDestination?: string[];
+  readonly connectPort?: number[];
+}
+
+/** How a command that runs talks to its surroundings. */
+export interface Terminal {
+  print(line: string): void;
+  warn(line: string): void;
+  /** Resolves when the process is asked to end. */
+  readonly stopRequested: Promise<void>;
+}
+
+export function addReverseCommand(program: Command, terminal: Terminal): void {
+  const command = program
+    .command('reverse')
+    .description('head office: stand before an origin, hash what it sends, answer capable clients with hashes')
+    .requiredOption('--origin <url>', 'the origin, http://host:port or https://host:port');
+  addCommonOptions(command, '127.0.0.1:8080', '127.0.0.1:9180');
+  addSecretOptions(command)
+    .addOption(
+      new Option('--algorithm <name>', 'hash of version 1 content information')
+        .choices(['sha256', 'sha384', 'sha512'])
+        .default('sha256'),
+    )
+    .option('--min-size <size>', 'smallest body to publish', parseSize, parseSize('64KiB'))
+    .option('--max-size <size>', 'largest body to publish', parseSize, Infinity)
+    .option('--store-size <size>', 'memory for content information', parseSize, parseSize('256MiB'))
+    .action(async (values: ReverseValues) => {
+      let secret = readSecret(values, terminal.warn);
+      if (secret === undefined) {
+        secret = randomSecret();
+        terminal.warn(
+          'no secret given: made a random one for this run; branches will not recognise content after a restart',
+        );
+      }
+      await run(
+        await startReverse({
+          ...commonOptions(values),
+          origin: values.origin,
+          secret,
+          algorithm: values.algorithm,
+          minBytes: values.minSize,
+          maxBytes: values.maxSize,
+          storeBytes: values.storeSize,
+        }),
+        terminal,
+      );
+    });
+}
+
+export function addBranchCommand(program: Command, terminal: Terminal): void {
+  const command = program
+    .command('branch')
+    .description('branch office: a proxy that serves any HTTP client from verified blocks')
+    .option('--origin <url>', 'be a gateway to this one origin instead of a forward proxy');
+  addCommonOptions(command, '127.0.0.1:3128', '127.0.0.1:9181')
+    .option('--cache-size <size>', 'memory for blocks', parseSize, parseSize('1GiB'))
+    .option('--pending-size <size>', 'memory for bodies whose hashes have not come yet', parseSize, parseSize('256MiB'))
+    .addOption(
+      new Option('--content-info <version>', 'newest content information to ask for')
+        .choices(['1', '2'])
+        .default(2, '2')
+        .argParser((text) => parseNumber('--content-info', 1, 2)(text)),
+    )
+    .option(
+      '--allow-destination <where>',
+      'network, address or host:port that other machines may reach although it is local (repeatable)',
+      collect,
+    )
+    .option('--connect-port <port>', 'port CONNECT may reach (repeatable; default 443)', collectNumbers)
+    .action(async (values: BranchValues) => {
+      await run(
+        await startBranch({
+          ...commonOptions(values),
+          origin: values.origin,
+          cacheBytes: values.cacheSize,
+          pendingBytes: values.pendingSize,
+          maxContentInformationVersion: values.contentInfo,
+          allowDestinations: values.allowDestination,
+          connectPorts: values.connectPort,
+        }),
+        terminal,
+      );
+    });
+}
+
+function addCommonOptions(command: Command, listen: string, admin: string): Command {
+  return command
+    .option('--listen <host:port>', 'where clients connect to', parseListen, parseListen(listen))
+    .option('--admin <host:port>', '/metrics and /healthz', parseListen, parseListen(admin))
+    .option('--no-admin', 'no admin listener')
+    .option('--tls-cert <file>', 'certificate of the listener, PEM: clients then use HTTPS')
+    .option('--tls-key <file>', 'key of the listener, PEM')
+    .option('--origin-ca <file>', 'certificate authorities of https origins, PEM')
+    .option('--preserve-host', "send the client's Host to the origin")
+    .option('--forwarded', 'write Forwarded and X-Forwarded-*')
+    .option('--trust-peer <network>', 'believe Forwarded fields from there (repeatable)', collect)
+    .option('--allow-client <network>', 'who may connect (repeatable)', collect)
+    .addOption(new Option('--hash-provider <name>', 'hash functions').choices(['native', 'noble']).default('native'))
+    .option('--connect-timeout <time>', 'to connect to the origin', parseDuration, 10_000)
+    .option('--head-timeout <time>', 'from the whole request to the head of the answer', parseDuration, 60_000)
+    .option('--idle-timeout <time>', 'without a byte', parseDuration, 120_000)
+    .option('--total-timeout <time>', 'of a whole exchange, 0 = none', parseDuration, 0)
+    .option('--max-request <size>', 'largest request body', parseSize, Infinity);
+}
+
+function commonOptions(values: CommonValues): RoleOptions {
+  const timeouts: HostTimeouts = {
+    connectMs: values.connectTimeout,
+    headMs: values.headTimeout,
+    idleMs: values.idleTimeout,
+    totalMs: values.totalTimeout,
+  };
+  return {
+    listen: values.listen,
+    admin: values.admin === false ? undefined : values.admin,
+    tls: readTls(values),
+    originCa: values.originCa === undefined ? undefined : readText('--origin-ca', values.originCa),
+    preserveHost: values.preserveHost,
+    forwarded: values.forwarded,
+    trustedPeers: values.trustPeer,
+    allowClients: values.allowClient,
+    hashProvider: values.hashProvider,
+    maxRequestBytes: values.maxRequest,
+    timeouts,
+  };
+}
+
+function readTls({ tlsCert, tlsKey }: CommonValues): TlsIdentity | undefined {
+  if (tlsCert === undefined && tlsKey === undefined) return undefined;
+  if (tlsCert === undefined || tlsKey === undefined) {
+    throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', '--tls-cert and --tls-key belong together');
+  }
+  return { cert: readText('--tls-cert', tlsCert), key: readText('--tls-key', tlsKey) };
+}
+
+function readText(option: string, file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new PeerDistError(
+      'ERR_PEERDIST_INVALID_OPTION',
+      `${option}: cannot read ${file}: ${(error as NodeJS.ErrnoException).code}`,
+    );
+  }
+}
+
+async function run(service: Service, terminal: Terminal): Promise<void> {
+  terminal.print(`listening on ${service.scheme}://${formatListen(service.address)}`);
+  if (service.adminAddress !== undefined)
+    terminal.print(`listening on http://${formatListen(service.adminAddress)} (admin)`);
+  await terminal.stopRequested;
+  await service.stop();
+}
+
+function collect(value: string, previous: string[] = []): string[] {
+  return [...previous, value];
+}
+
+function collectNumbers(value: string, previous: number[] = []): number[] {
+  return [...previous, parseNumber('--connect-port', 1, 65_535)(value)];
+}

@@ -1,0 +1,88 @@
+/** Composition of the two roles out of the plug-ins. */
+import { hashProvider, type HashProvider } from '../../lib/crypto/index.ts';
+import { Kit } from '../../lib/kit/index.ts';
+import { PeerDist } from '../../lib/peerdist/index.ts';
+import type { ServerSecret, V1AlgorithmName } from '../../lib/protocol/pccrc/index.ts';
+import { MemoryBlockStore, MemoryContentInformationStore } from '../../lib/stores/index.ts';
+import { createBlockCache } from '../block-cache/index.ts';
+import { createContentServer } from '../content-server/index.ts';
+import { createProxyServer, HttpProxyHost, type HttpProxyHostOptions, type TlsIdentity } from '../http-proxy/index.ts';
+import { createMetrics } from '../metrics/index.ts';
+import { type Service, startService } from './service.ts';
+import type { ListenAddress } from './units.ts';
+
+/** What both roles take. */
+export interface RoleOptions extends Omit<HttpProxyHostOptions, 'proxy' | 'kit' | 'observer'> {
+  readonly listen: ListenAddress;
+  readonly admin: ListenAddress | undefined;
+  readonly tls?: TlsIdentity | undefined;
+  readonly hashProvider?: HashProvider['name'] | undefined;
+}
+
+export interface ReverseOptions extends RoleOptions {
+  readonly origin: string;
+  readonly secret: ServerSecret;
+  readonly algorithm?: V1AlgorithmName | undefined;
+  readonly minBytes?: number | undefined;
+  readonly maxBytes?: number | undefined;
+  /** Bytes for content information. @default 256 MiB */
+  readonly storeBytes?: number | undefined;
+}
+
+export interface BranchOptions extends RoleOptions {
+  /** Bytes for blocks. @default 1 GiB */
+  readonly cacheBytes?: number | undefined;
+  /** Bytes for plain bodies whose content information is not there yet. @default 256 MiB */
+  readonly pendingBytes?: number | undefined;
+  readonly maxContentInformationVersion?: 1 | 2 | undefined;
+}
+
+/** Head office: an origin's content as content information. */
+export async function startReverse(options: ReverseOptions): Promise<Service> {
+  const metrics = createMetrics();
+  const { observer } = metrics;
+  const peerdist = await PeerDist.open({
+    serverSecret: options.secret,
+    algorithm: options.algorithm,
+    components: {
+      hashProvider: hashProvider(options.hashProvider ?? 'native'),
+      contentInformationStore: new MemoryContentInformationStore({
+        maxBytes: options.storeBytes ?? 256 * 1024 * 1024,
+        observer,
+      }),
+      observer,
+    },
+  });
+  const kit = new Kit({
+    plugins: [createContentServer({ peerdist, minBytes: options.minBytes, maxBytes: options.maxBytes, observer })],
+    observer,
+  });
+  const host = new HttpProxyHost({ ...options, proxy: createProxyServer(), kit, observer });
+  return startService({ ...options, host, kit, peerdist, metrics });
+}
+
+/** Branch: any HTTP client's content out of verified blocks. */
+export async function startBranch(options: BranchOptions): Promise<Service> {
+  const metrics = createMetrics();
+  const { observer } = metrics;
+  const peerdist = await PeerDist.open({
+    components: {
+      hashProvider: hashProvider(options.hashProvider ?? 'native'),
+      blockStore: new MemoryBlockStore({ maxBytes: options.cacheBytes ?? 1024 * 1024 * 1024, observer }),
+      observer,
+    },
+  });
+  const kit = new Kit({
+    plugins: [
+      createBlockCache({
+        peerdist,
+        maxPendingBytes: options.pendingBytes,
+        maxContentInformationVersion: options.maxContentInformationVersion,
+        observer,
+      }),
+    ],
+    observer,
+  });
+  const host = new HttpProxyHost({ ...options, proxy: createProxyServer(), kit, observer });
+  return startService({ ...options, host, kit, peerdist, metrics });
+}
