@@ -3,6 +3,8 @@ import type { Observation, Observer } from '../../lib/observer.ts';
 
 export interface Metrics {
   readonly registry: Registry;
+  /** The metrics as Prometheus reads them, and their media type. */
+  exposition(): Promise<{ readonly contentType: string; readonly text: string }>;
   /** Give this to every component that reports. */
   readonly observer: Observer;
   /** Bytes clients got minus bytes the WAN carried for them. Negative while a cold cache still costs more than it saves. */
@@ -39,15 +41,11 @@ type Name = keyof typeof METRICS;
  */
 export function createMetrics({ registry = new Registry() }: { readonly registry?: Registry } = {}): Metrics {
   const counter = (name: Name): Counter => new Counter({ name, help: METRICS[name], registers: [registry] });
-  const counters = <L extends string>(
-    name: Name,
-    label: string,
-    values: readonly L[],
-  ): Record<L, Counter.Internal<string>> => {
+  const counters = <L extends string>(name: Name, label: string, values: readonly L[]): Record<L, Counter.Internal> => {
     const family = new Counter({ name, help: METRICS[name], labelNames: [label], registers: [registry] });
     return Object.fromEntries(values.map((value) => [value, family.labels(value)])) as Record<
       L,
-      Counter.Internal<string>
+      Counter.Internal
     >;
   };
   const stores = ['block', 'content_information'] as const;
@@ -73,7 +71,7 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
   });
   const held = Object.fromEntries(stores.map((store) => [store, storeBytes.labels(store)])) as Record<
     (typeof stores)[number],
-    Gauge.Internal
+    Gauge.Internal<string>
   >;
   for (const store of stores) held[store].set(0);
   const collapsed = counter('peerdist_collapsed_requests_total');
@@ -122,5 +120,10 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
         return duration.observe(event.seconds);
     }
   };
-  return { registry, observer, savedBytes: () => saved };
+  return {
+    registry,
+    observer,
+    exposition: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
+    savedBytes: () => saved,
+  };
 }

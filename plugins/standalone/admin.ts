@@ -1,8 +1,8 @@
 import { createServer, type Server } from 'node:http';
-import type { Registry } from 'prom-client';
+import type { Metrics } from '../metrics/index.ts';
 
 /** The administrator's listener: `/metrics` and `/healthz`, apart from the traffic. */
-export function createAdminServer(registry: Registry): Server {
+export function createAdminServer(metrics: Metrics): Server {
   return createServer((request, response) => {
     const answer = (status: number, type: string, text: string): void => {
       response
@@ -14,8 +14,8 @@ export function createAdminServer(registry: Registry): Server {
       case '/healthz':
         return answer(200, 'text/plain', 'ok\n');
       case '/metrics':
-        void registry.metrics().then(
-          (text) => answer(200, registry.contentType, text),
+        void metrics.exposition().then(
+          ({ contentType, text }) => answer(200, contentType, text),
           () => answer(500, 'text/plain', 'metrics failed\n'),
         );
         return undefined;

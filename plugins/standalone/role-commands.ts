@@ -47,8 +47,8 @@ interface BranchValues extends CommonValues {
 
 /** How a command that runs talks to its surroundings. */
 export interface Terminal {
-  print(line: string): void;
-  warn(line: string): void;
+  readonly print: (line: string) => void;
+  readonly warn: (line: string) => void;
   /** Resolves when the process is asked to end. */
   readonly stopRequested: Promise<void>;
 }

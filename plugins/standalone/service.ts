@@ -58,7 +58,7 @@ export async function startService({
   };
   try {
     const address = await open(host.createServer(tls), listen);
-    const adminAddress = admin && (await open(createAdminServer(metrics.registry), admin));
+    const adminAddress = admin && (await open(createAdminServer(metrics), admin));
     return { address, adminAddress, metrics, scheme: tls === undefined ? 'http' : 'https', stop };
   } catch (error) {
     await stop(0);

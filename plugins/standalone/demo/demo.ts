@@ -25,7 +25,7 @@ interface Row extends Download {
 }
 
 /** Runs the demonstration. @returns true when every byte was right */
-export async function runDemo({ print }: { print(line: string): void }): Promise<boolean> {
+export async function runDemo({ print }: { readonly print: (line: string) => void }): Promise<boolean> {
   const { file, name } = demoFile();
   const origin = await listen(fileServer(file));
   const reverse = await startReverse({
