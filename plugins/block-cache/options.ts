@@ -32,7 +32,7 @@ export interface ResolvedBlockCacheOptions {
 
 const MiB = 1024 * 1024;
 
-export function resolveBlockCacheOptions(options: BlockCacheOptions): ResolvedBlockCacheOptions {
+export function resolveBlockCacheOptions(options: Omit<BlockCacheOptions, 'peerdist'>): ResolvedBlockCacheOptions {
   return {
     maxContentInformationVersion: options.maxContentInformationVersion ?? 2,
     maxContentInformationBytes: options.maxContentInformationBytes ?? 64 * MiB,

@@ -85,6 +85,11 @@ export function identityHead(headers: HeaderFields): HeaderFields {
   return vary === undefined ? rest : { ...rest, vary };
 }
 
+/** The response without any trace of the coding. */
+export function withoutCoding(response: ProxyResponse): ProxyResponse {
+  return response.with({ headers: identityHead(response.headers) });
+}
+
 /**
  * Fetches a range of the plain body for blocks nobody else has. The validator goes along, so that a content that has changed is
  * refused by the origin and noticed here; whatever comes is hashed by the broker before anybody gets it.
