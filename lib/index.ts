@@ -7,6 +7,7 @@ export * from './protocol/pccrtp/index.ts';
 export * from './streams/index.ts';
 export * from './stores/index.ts';
 export * from './services/index.ts';
+export * from './kit/index.ts';
 export { type Clock, systemClock } from './clock.ts';
 export {
   ERROR_CODES,

@@ -35,7 +35,8 @@ export class ContentHasher extends Transform {
   #bytes = 0;
 
   constructor(options: ContentHasherOptions) {
-    super();
+    // Room for a few network chunks: with Node's 16 KiB every single one would wait for a drain.
+    super({ highWaterMark: 256 * 1024 });
     this.#options = options;
     this.#observer = options.observer ?? ignoreObservations;
     this.#engine = options.engine ?? new InlineHashing(options);

@@ -36,6 +36,11 @@ export class ServerSecret {
     return provider.digest(algorithm.digest, this.#secretKey).subarray(0, algorithm.hashBytes);
   }
 
+  /** A copy of the secret key, for another thread of this process. It must not be shown, logged or stored. */
+  reveal(): Uint8Array {
+    return Uint8Array.from(this.#secretKey);
+  }
+
   toJSON(): string {
     return '[server secret]';
   }

@@ -1,0 +1,82 @@
+/** Peak resident memory of reverse and branch while 1 GB and 3 GB pass: it must not grow with the body. */
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { pipeline, Readable } from 'node:stream';
+import { MiB, seededBytes } from './measure.ts';
+import { curl, peakMemory, startCommand } from './processes.ts';
+import type { Line } from './report.ts';
+
+const STORE_BYTES = 64 * MiB;
+
+/** Memory beyond the configured stores, by role, after a body of that size passed twice. */
+async function peak(gigabytes: number): Promise<{ reverse: number; branch: number }> {
+  const piece = seededBytes(MiB);
+  const origin = createServer((_request, response) => {
+    response.writeHead(200, {
+      'content-length': gigabytes * 1024 * MiB,
+      etag: `"${gigabytes}"`,
+      'cache-control': 'max-age=3600',
+    });
+    let sent = 0;
+    pipeline(
+      new Readable({
+        read() {
+          this.push(sent++ < gigabytes * 1024 ? piece : null);
+        },
+      }),
+      response,
+      () => {},
+    );
+  });
+  await new Promise<void>((resolve) => {
+    origin.listen(0, '127.0.0.1', resolve);
+  });
+  const originUrl = `http://127.0.0.1:${(origin.address() as AddressInfo).port}`;
+  const reverse = await startCommand(
+    'reverse',
+    '--origin',
+    originUrl,
+    '--secret-hex',
+    '00ff',
+    '--store-size',
+    String(STORE_BYTES),
+  );
+  const branch = await startCommand(
+    'branch',
+    '--origin',
+    reverse.url,
+    '--cache-size',
+    String(STORE_BYTES),
+    '--pending-size',
+    String(STORE_BYTES),
+  );
+  // The second time there is content information, and every block is fetched, verified and stored.
+  for (let round = 0; round < 2; round += 1) curl(`${branch.url}/body`);
+  const result = { reverse: peakMemory(reverse) - STORE_BYTES, branch: peakMemory(branch) - 2 * STORE_BYTES };
+  await branch.stop();
+  await reverse.stop();
+  origin.close();
+  return result;
+}
+
+export async function benchMemory(): Promise<Line[]> {
+  const one = await peak(1);
+  const three = await peak(3);
+  const megabytes = (bytes: number): string => `${Math.round(bytes / MiB)} MB`;
+  return (['reverse', 'branch'] as const).flatMap((role) => [
+    {
+      what: `${role}: peak memory beyond its stores, 3 GB body, share of 192 MB`,
+      value: megabytes(three[role]),
+      ratio: three[role] / (192 * MiB),
+      goal: 1,
+      atMost: true,
+    },
+    {
+      what: `${role}: 3 GB over 1 GB, share of 32 MB`,
+      value: megabytes(three[role] - one[role]),
+      ratio: (three[role] - one[role]) / (32 * MiB),
+      goal: 1,
+      atMost: true,
+    },
+  ]);
+}

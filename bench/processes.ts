@@ -1,0 +1,183 @@
+/** Real processes around the thing measured: yardstick servers, the command, nginx, curl, wrk, squid. Each is ended by its own id. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+
+const running = new Set<ChildProcess>();
+const directory = mkdtempSync(join(tmpdir(), 'peerdist-bench-'));
+// nginx's workers run as another user.
+chmodSync(directory, 0o755);
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+  rmSync(directory, { recursive: true, force: true });
+});
+
+export interface Running {
+  readonly url: string;
+  readonly port: number;
+  readonly process: ChildProcess;
+  stop(): Promise<void>;
+}
+
+/** A file in the benchmark's own directory. */
+export function scratchFile(name: string, content?: Uint8Array | string): string {
+  const path = join(directory, name);
+  if (content !== undefined) writeFileSync(path, content);
+  return path;
+}
+
+export function hasTool(name: string): boolean {
+  try {
+    execFileSync('sh', ['-c', `command -v ${name}`], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A Node script of ours that prints `listening on URL`. */
+export async function startNode(script: string, ...args: readonly string[]): Promise<Running> {
+  const child = spawn(process.execPath, [new URL(script, import.meta.url).pathname, ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  running.add(child);
+  for await (const line of createInterface({ input: child.stdout })) {
+    const url = /^listening on (\S+)$/.exec(line)?.[1];
+    if (url !== undefined) {
+      child.stdout.resume();
+      return handle(child, url);
+    }
+  }
+  throw new Error(`${script} did not listen`);
+}
+
+export const startServer = (kind: string, ...args: readonly string[]): Promise<Running> =>
+  startNode('./server.js', kind, ...args);
+export const startCommand = (...args: readonly string[]): Promise<Running> =>
+  startNode('../plugins/standalone/main.js', ...args, '--listen', '127.0.0.1:0', '--no-admin');
+
+/** nginx as an ordinary file server for the benchmark's directory. */
+export async function startNginx(): Promise<Running> {
+  const port = await freePort();
+  const config = scratchFile(
+    'nginx.conf',
+    `
+    daemon off; worker_processes 1; pid ${scratchFile('nginx.pid')}; error_log stderr crit;
+    events { worker_connections 1024; }
+    http {
+      access_log off; sendfile on; tcp_nodelay on; default_type application/octet-stream;
+      client_body_temp_path ${scratchFile('body')}; proxy_temp_path ${scratchFile('proxy')}; fastcgi_temp_path ${scratchFile('fcgi')};
+      uwsgi_temp_path ${scratchFile('uwsgi')}; scgi_temp_path ${scratchFile('scgi')};
+      server { listen 127.0.0.1:${port}; root ${directory}; }
+    }`,
+  );
+  return startTool(port, 'nginx', '-p', directory, '-c', config);
+}
+
+/** Squid with a memory cache that holds everything, no log. */
+export async function startSquid(): Promise<Running> {
+  const port = await freePort();
+  const config = scratchFile(
+    'squid.conf',
+    `
+    http_port 127.0.0.1:${port}
+    http_access allow all
+    cache_mem 1024 MB
+    maximum_object_size_in_memory 512 MB
+    maximum_object_size 512 MB
+    range_offset_limit none
+    refresh_pattern . 1440 100% 10080
+    access_log none
+    cache_log /dev/null
+    pid_filename none
+    shutdown_lifetime 0 seconds
+    coredump_dir ${directory}`,
+  );
+  return startTool(port, 'squid', '-N', '-f', config);
+}
+
+async function startTool(port: number, command: string, ...args: readonly string[]): Promise<Running> {
+  const child = spawn(command, args, { stdio: 'ignore' });
+  running.add(child);
+  await answering(port);
+  return handle(child, `http://127.0.0.1:${port}`);
+}
+
+function handle(child: ChildProcess, url: string): Running {
+  return {
+    url,
+    port: Number(new URL(url).port),
+    process: child,
+    async stop() {
+      running.delete(child);
+      if (child.exitCode !== null) return;
+      const ended = once(child, 'exit');
+      child.kill('SIGTERM');
+      await ended;
+    },
+  };
+}
+
+/** Bytes a second that curl reports for one download. */
+export function curl(url: string, ...args: readonly string[]): number {
+  const output = execFileSync(
+    'curl',
+    ['-s', '-S', '-f', '-o', '/dev/null', '-w', '%{speed_download} %{size_download}', ...args, url],
+    { encoding: 'utf8' },
+  );
+  return Number(output.split(' ')[0]);
+}
+
+/** Seconds until the first byte, by curl. */
+export function timeToFirstByte(url: string, ...args: readonly string[]): number {
+  return Number(
+    execFileSync('curl', ['-s', '-o', '/dev/null', '-w', '%{time_starttransfer}', ...args, url], { encoding: 'utf8' }),
+  );
+}
+
+/** Requests a second by wrk: 64 connections, one thread. */
+export function wrk(url: string, script: string, seconds: number): number {
+  const output = execFileSync('wrk', ['-t1', '-c64', `-d${seconds}s`, '-s', script, url], { encoding: 'utf8' });
+  const figure = /Requests\/sec:\s+([\d.]+)/.exec(output)?.[1];
+  if (figure === undefined || /Non-2xx/.test(output)) throw new Error(`wrk: ${output}`);
+  return Number(figure);
+}
+
+/** Peak resident memory of a process so far, bytes. */
+export function peakMemory({ process: child }: Running): number {
+  return Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]) * 1024;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  return port;
+}
+
+async function answering(port: number): Promise<void> {
+  for (let tries = 0; tries < 200; tries += 1) {
+    const socket = connect(port, '127.0.0.1');
+    const connected = await Promise.race([
+      once(socket, 'connect').then(() => true),
+      once(socket, 'error').then(() => false),
+    ]).catch(() => false);
+    socket.destroy();
+    if (connected) return;
+    await new Promise((resolve) => {
+      setTimeout(resolve, 25);
+    });
+  }
+  throw new Error(`nothing listens on port ${port}`);
+}
+
+/** Dates a file a year back: by RFC 9111 4.2.2 an answer without an explicit lifetime then stays fresh for weeks. */
+export function dateBack(path: string): void {
+  const then = Date.now() / 1000 - 365 * 86_400;
+  utimesSync(path, then, then);
+}

@@ -1,0 +1,24 @@
+/** `npm run bench [-- part…]`: every figure of README's performance section, as ratios against yardsticks of the same run. */
+import { benchCold, benchFirstByte, benchWarm } from './branch.ts';
+import { benchHashing } from './hashing.ts';
+import { benchMemory } from './memory.ts';
+import { benchReverse } from './reverse.ts';
+import { type Line, printReport } from './report.ts';
+
+const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
+  hashing: benchHashing,
+  reverse: benchReverse,
+  warm: benchWarm,
+  cold: benchCold,
+  'first-byte': benchFirstByte,
+  memory: benchMemory,
+};
+
+const wanted = process.argv.slice(2);
+const missed: Line[] = [];
+for (const [name, part] of Object.entries(PARTS)) {
+  if (wanted.length > 0 && !wanted.includes(name)) continue;
+  missed.push(...printReport(name, await part()));
+}
+if (missed.length > 0) console.log(`missed: ${missed.map(({ what }) => what).join('; ')}`);
+process.exitCode = missed.length === 0 ? 0 : 1;

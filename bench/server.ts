@@ -1,0 +1,81 @@
+/**
+ * Yardstick servers, each a process of its own: `node server.js KIND …` prints `listening on http://127.0.0.1:PORT`.
+ *
+ * - `buffer FILE`: the smallest Node server there can be, ranges and wholes out of one Buffer
+ * - `library ORIGIN`: plain `http-proxy`
+ * - `host ORIGIN [N]`: our host with N pass-through plug-ins
+ * - `hash ORIGIN VERSIONS THREADS`: our host hashing every body, by the content server's own stream
+ */
+import { readFileSync } from 'node:fs';
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import httpProxy from 'http-proxy';
+import { nativeHashProvider } from '../lib/crypto/index.ts';
+import { definePlugin, Kit, type Plugin } from '../lib/kit/index.ts';
+import { ServerSecret } from '../lib/protocol/pccrc/index.ts';
+import { ContentHasher, HashingPool } from '../lib/streams/index.ts';
+import { createProxyServer, HttpProxyHost } from '../plugins/http-proxy/index.ts';
+
+const [kind, argument = '', extra = '0', threads = '0'] = process.argv.slice(2);
+
+function bufferServer(file: Buffer): RequestListener {
+  return (request, response) => {
+    const match = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '');
+    if (match === null) {
+      response.writeHead(200, { 'content-length': file.byteLength }).end(file);
+      return;
+    }
+    const first = Number(match[1]);
+    const last = Number(match[2]);
+    response.writeHead(206, {
+      'content-length': last - first + 1,
+      'content-range': `bytes ${first}-${last}/${file.byteLength}`,
+    });
+    response.end(file.subarray(first, last + 1));
+  };
+}
+
+function host(plugins: readonly Plugin[]): RequestListener {
+  const { middleware } = new HttpProxyHost({ proxy: createProxyServer(), kit: new Kit({ plugins }), origin: argument });
+  return (request, response) => middleware(request, response);
+}
+
+function hashing(): Plugin {
+  const secret = ServerSecret.fromText('bench');
+  const versions = [...extra].map(Number) as (1 | 2)[];
+  const pool = threads === '0' ? undefined : new HashingPool(Number(threads) as 1 | 2);
+  const options = { provider: nativeHashProvider, secret, versions };
+  return definePlugin({
+    name: 'hash-all',
+    handle: async (request, next) =>
+      (await next(request)).through(new ContentHasher({ ...options, engine: pool?.createEngine(options) })),
+  });
+}
+
+function listener(): RequestListener {
+  switch (kind) {
+    case 'buffer':
+      return bufferServer(readFileSync(argument));
+    case 'library': {
+      const proxy = httpProxy.createProxyServer({ target: argument });
+      proxy.on('error', () => {});
+      return (request, response) => proxy.web(request, response);
+    }
+    case 'host':
+      return host(
+        Array.from({ length: Number(extra) }, (_, index) =>
+          definePlugin({ name: `pass-${index}`, handle: (request, next) => next(request) }),
+        ),
+      );
+    case 'hash':
+      return host([hashing()]);
+    default:
+      throw new Error(`no such server: ${kind}`);
+  }
+}
+
+const server = createServer({ noDelay: true }, listener());
+server.listen(0, '127.0.0.1', () =>
+  console.log(`listening on http://127.0.0.1:${(server.address() as AddressInfo).port}`),
+);
+process.once('SIGTERM', () => process.exit(0));
