@@ -55,10 +55,11 @@ export interface PeerDistErrorDetails {
 export class PeerDistError extends Error {
   override readonly name: string = 'PeerDistError';
   readonly code: PeerDistErrorCode;
-  readonly spec?: string;
-  readonly expected?: unknown;
-  readonly actual?: unknown;
-  readonly operation?: string;
+  // `declare`: what does not apply is absent, not undefined.
+  declare readonly spec?: string;
+  declare readonly expected?: unknown;
+  declare readonly actual?: unknown;
+  declare readonly operation?: string;
 
   constructor(code: PeerDistErrorCode, message: string, details: PeerDistErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });

@@ -3,7 +3,8 @@ export type HeaderFields = Readonly<Record<string, string | readonly string[] | 
 
 /** The value of a field as one string, its lines joined by a comma (RFC 9110 5.3). */
 export function fieldValue(fields: HeaderFields, name: string): string | undefined {
-  const value = fields[name];
+  // The name may come from a stranger (Vary): `constructor` must find nothing.
+  const value = Object.hasOwn(fields, name) ? fields[name] : undefined;
   return typeof value === 'object' ? value.join(', ') : value;
 }
 

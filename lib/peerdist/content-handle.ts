@@ -75,13 +75,14 @@ export class ContentHandle implements AsyncDisposable {
   #pieceBytes = 0;
   #content: DescribedContent | undefined;
   #phase: 'describing' | 'ready' | 'failed' | 'closed' = 'describing';
+  #failure: unknown;
 
   constructor(tag: Uint8Array, components: ContentHandleComponents) {
     this.tag = tag;
     this.#components = components;
     this.#origin = new OriginSource({
       clock: components.clock,
-      isHeld: ({ content }, ordinal) => components.broker.store.has(content.key(content.block(ordinal))),
+      isHeld: ({ content }, ordinal) => components.broker.holds(content, ordinal),
     });
   }
 
@@ -100,8 +101,9 @@ export class ContentHandle implements AsyncDisposable {
     this.#assertDescribing();
     this.#pieceBytes += chunk.byteLength;
     if (this.#pieceBytes > MAX_CONTENT_INFORMATION_BYTES) {
+      this.#failure = new PeerDistError('ERR_PEERDIST_LIMIT', 'too much content information');
       this.#phase = 'failed';
-      throw new PeerDistError('ERR_PEERDIST_LIMIT', 'too much content information');
+      throw this.#failure;
     }
     this.#pieces.push(chunk);
   }
@@ -115,12 +117,11 @@ export class ContentHandle implements AsyncDisposable {
     this.#assertDescribing();
     const { provider } = this.#components;
     try {
-      const information = decodeContentInformation(
-        this.#pieces.length === 1 ? (this.#pieces[0] as Uint8Array) : new Uint8Array(Buffer.concat(this.#pieces)),
-      );
+      const information = decodeContentInformation(Buffer.concat(this.#pieces));
       information.checkBlockLists(provider);
       this.#content = new DescribedContent(information, provider);
     } catch (error) {
+      this.#failure = error;
       this.#phase = 'failed';
       throw error;
     } finally {
@@ -146,20 +147,21 @@ export class ContentHandle implements AsyncDisposable {
   async addData(offset: number, data: Uint8Array): Promise<AddDataResult> {
     const content = this.#ready();
     assertByteRange({ offset, length: data.byteLength });
-    const { range } = content.information;
-    const part = intersect(range, { offset, length: data.byteLength });
+    const part = intersect(verifiable(content), { offset, length: data.byteLength });
     const result = { verified: 0, pending: 0, rejected: data.byteLength - part.length };
     for (let at = part.offset; at < rangeEnd(part);) {
       const block = content.block(content.information.ordinalAt(at));
       const stop = Math.min(rangeEnd(block), rangeEnd(part));
       const piece = data.subarray(at - offset, stop - offset);
       const whole =
-        piece.byteLength === block.length ? piece.slice() : this.#partials.add(block.ordinal, block, at, piece);
+        piece.byteLength === block.length
+          ? Uint8Array.from(piece)
+          : this.#partials.add(block.ordinal, block, at, piece);
       if (whole === undefined) result.pending += piece.byteLength;
       else {
         const matches = content.verify(block, whole);
         this.#components.observer({ type: 'verification', result: matches ? 'match' : 'mismatch' });
-        if (matches) await this.#components.broker.store.set(content.key(block), whole);
+        if (matches) await this.#components.broker.keep(content, block, whole);
         result[matches ? 'verified' : 'rejected'] += piece.byteLength;
       }
       at = stop;
@@ -175,12 +177,13 @@ export class ContentHandle implements AsyncDisposable {
     const content = this.#ready();
     if (!covers(content.information.range, range)) return undefined;
     const pieces: Uint8Array[] = [];
-    const { store } = this.#components.broker;
+    if (range.length === 0) return pieces;
+    const { broker } = this.#components;
     const { first, last } = content.ordinals(range);
     for (let ordinal = first; ordinal <= last; ordinal += 1) {
       const block = content.block(ordinal);
-      const bytes = store.get(content.key(block));
-      if (!(bytes instanceof Uint8Array)) return undefined;
+      const bytes = broker.peek(content, block);
+      if (bytes === undefined) return undefined;
       pieces.push(clip(block, bytes, range));
     }
     return pieces;
@@ -250,6 +253,7 @@ export class ContentHandle implements AsyncDisposable {
     if (this.#phase === 'describing') return;
     if (this.#phase === 'closed')
       throw new PeerDistError('ERR_PEERDIST_INVALID_HANDLE', 'the content handle is closed');
+    if (this.#phase === 'failed') throw this.#failure;
     throw new PeerDistError('ERR_PEERDIST_ALREADY_COMPLETED', 'the content information is sealed');
   }
 
@@ -261,6 +265,14 @@ export class ContentHandle implements AsyncDisposable {
     }
     return this.#content;
   }
+}
+
+/** The described range, widened to the edges of its blocks: what lies in them can be verified. */
+function verifiable({ information }: DescribedContent): ByteRange {
+  const { range } = information;
+  if (range.length === 0) return range;
+  const { offset } = information.block(information.ordinalAt(range.offset));
+  return { offset, length: rangeEnd(information.block(information.ordinalAt(rangeEnd(range) - 1))) - offset };
 }
 
 /** The part of a block that lies in the range. */

@@ -1,5 +1,5 @@
 import { userInfo } from 'node:os';
-import { type ByteRange, toHex } from '../bytes/index.ts';
+import { assertByteRange, type ByteRange, toHex } from '../bytes/index.ts';
 import type { HashProvider } from '../crypto/index.ts';
 import { PeerDistAbortError, PeerDistError } from '../errors.ts';
 import type { Observer } from '../observer.ts';
@@ -159,6 +159,7 @@ export class PeerDistServer {
     }
     const whole = record.encoded[version] as Uint8Array;
     const range = options.range;
+    if (range !== undefined) assertByteRange(range);
     if (range === undefined || (range.offset === 0 && range.length === 0)) {
       return new ContentInformationReader(contentId, version, { offset: 0, length: record.contentLength }, whole);
     }

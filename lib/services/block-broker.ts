@@ -1,8 +1,10 @@
 import { type Clock, systemClock } from '../clock.ts';
 import { PeerDistError, PeerDistMissingDataError } from '../errors.ts';
 import { type BlockOrigin, ignoreObservations, type Observer } from '../observer.ts';
-import type { BlockStore } from '../stores/index.ts';
+import type { ContentBlock } from '../protocol/pccrc/index.ts';
+import type { BlockStore, MaybePromise } from '../stores/index.ts';
 import type { BlockRequest, BlockSource } from './block-source.ts';
+import type { DescribedContent } from './described-content.ts';
 import { createLocalSource } from './local-source.ts';
 import { SingleFlight } from './single-flight.ts';
 
@@ -22,14 +24,14 @@ export interface BlockBrokerOptions {
  * stored behind the reader's back. Concurrent requests of one block share one retrieval.
  */
 export class BlockBroker {
-  readonly store: BlockStore;
+  readonly #store: BlockStore;
   readonly #local: BlockSource;
   readonly #observer: Observer;
   readonly #clock: Clock;
   readonly #flights = new SingleFlight<RetrievedBlock>();
 
   constructor({ store, observer = ignoreObservations, clock = systemClock }: BlockBrokerOptions) {
-    this.store = store;
+    this.#store = store;
     this.#local = createLocalSource(store);
     this.#observer = observer;
     this.#clock = clock;
@@ -55,6 +57,28 @@ export class BlockBroker {
     return this.#retrieveElsewhere(request, local, sources, signal);
   }
 
+  /** The block if the own store has it and answers at once. Never throws: a store that fails is a store without the block. */
+  peek(content: DescribedContent, block: ContentBlock): Uint8Array | undefined {
+    try {
+      const bytes = this.#store.get(content.key(block));
+      if (bytes instanceof Uint8Array) return bytes;
+      bytes?.catch(() => {});
+    } catch {
+      // as said
+    }
+    return undefined;
+  }
+
+  /** True when the own store has the block. Never throws or rejects. */
+  holds(content: DescribedContent, ordinal: number): MaybePromise<boolean> {
+    try {
+      const held = this.#store.has(content.key(content.block(ordinal)));
+      return typeof held === 'boolean' ? held : held.catch(() => false);
+    } catch {
+      return false;
+    }
+  }
+
   async #retrieveElsewhere(
     request: BlockRequest,
     local: Promise<Uint8Array | undefined> | undefined,
@@ -65,6 +89,7 @@ export class BlockBroker {
       const bytes = await this.#withDeadline(this.#local, signal, () => local).catch(() => undefined);
       if (bytes !== undefined) return { bytes, source: 'store' };
     }
+    if (signal.aborted) throw signal.reason;
     if (!request.persist) return this.#ask(request, sources, signal);
     const key = request.content.key(request.content.block(request.ordinal));
     const joining = this.#flights.has(key);
@@ -72,9 +97,9 @@ export class BlockBroker {
     try {
       return await this.#flights.do(key, signal, (shared) => this.#ask(request, sources, shared));
     } catch (error) {
-      // The flight used the way to the origin of whoever started it. Try once with the own one.
+      // The flight used the way to the origin of whoever started it: go on until it was the own one.
       if (!joining || signal.aborted) throw error;
-      return this.#flights.do(key, signal, (shared) => this.#ask(request, sources, shared));
+      return this.#retrieveElsewhere(request, undefined, sources, signal);
     }
   }
 
@@ -89,7 +114,8 @@ export class BlockBroker {
         );
         if (bytes === undefined) continue;
         if (source.trusted || this.#verify(request, bytes)) {
-          if (persist && !source.trusted) this.#keep(content.key(block), bytes);
+          // Storing never holds a reader back.
+          if (persist && !source.trusted) void this.keep(content, block, bytes);
           return { bytes, source: source.name };
         }
         failure = new PeerDistError('ERR_PEERDIST_HASH_MISMATCH', `bytes from ${source.name} do not match their hash`);
@@ -107,12 +133,12 @@ export class BlockBroker {
     return matches;
   }
 
-  /** Storing never holds a reader back, and a store that fails is only a store that forgets. */
-  #keep(key: string, bytes: Uint8Array): void {
+  /** Stores a block that has been verified. Never rejects: a store that fails is only a store that forgets. */
+  async keep(content: DescribedContent, block: ContentBlock, bytes: Uint8Array): Promise<void> {
     try {
-      Promise.resolve(this.store.set(key, bytes)).catch(() => {});
+      await this.#store.set(content.key(block), bytes);
     } catch {
-      // as above
+      // as said
     }
   }
 

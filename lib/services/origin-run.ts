@@ -28,6 +28,7 @@ export class OriginRun {
   #wake: (() => void) | undefined;
   #cancelLinger: (() => void) | undefined;
   #ended = false;
+  #failure: unknown;
 
   constructor(
     content: DescribedContent,
@@ -60,6 +61,8 @@ export class OriginRun {
 
   /** The block's bytes as they came, unverified. */
   take({ ordinal }: BlockRequest, signal: AbortSignal): Promise<Uint8Array> {
+    if (signal.aborted) return Promise.reject(signal.reason as Error);
+    if (this.#ended) return Promise.reject(this.#failure as Error);
     return new Promise((resolve, reject) => {
       const leave = (): void => {
         this.#waiters.delete(ordinal);
@@ -98,9 +101,12 @@ export class OriginRun {
           this.#deliver(block);
           block = this.#nextBlock();
           fill = 0;
+          // One chunk may hold several blocks, and those nobody has asked for yet would be lost.
+          if (block !== undefined) await this.#demand();
         }
       }
-      if (block !== undefined) await this.#demand();
+      // An origin that sends everything and does not end its answer must not keep the transfer open.
+      if (block === undefined) this.#lingerIfIdle();
     }
     if (block !== undefined)
       throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin sent less than was asked for');
@@ -142,8 +148,8 @@ export class OriginRun {
   #end(error: unknown): void {
     this.#ended = true;
     this.#cancelLinger?.();
-    const failure = error ?? new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the transfer ended before the block');
-    for (const waiter of this.#waiters.values()) waiter.reject(failure);
+    this.#failure = error ?? new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the transfer ended before the block');
+    for (const waiter of this.#waiters.values()) waiter.reject(this.#failure);
     this.#waiters.clear();
     this.#controller.abort();
     this.#onEnd();

@@ -65,9 +65,7 @@ export class OriginSource implements BlockSource {
     const passing = this.#passing(request.ordinal);
     if (passing !== undefined) return passing.take(request, signal);
     if (this.#runs.size >= MAX_RUNS) {
-      await new Promise<void>((resolve) => {
-        this.#queue.push(resolve);
-      });
+      await this.#turn(signal);
       return this.#ownRun(request, signal);
     }
     const extent = this.#lastOrdinal(request);
@@ -82,6 +80,23 @@ export class OriginSource implements BlockSource {
       });
     await this.#starting;
     return (run as OriginRun).take(request, signal);
+  }
+
+  /** Waits for a transfer to end. A reader that leaves gives up its place, or it would use up somebody else's turn. */
+  #turn(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const leave = (): void => {
+        const place = this.#queue.indexOf(go);
+        if (place >= 0) this.#queue.splice(place, 1);
+        resolve();
+      };
+      const go = (): void => {
+        signal.removeEventListener('abort', leave);
+        resolve();
+      };
+      this.#queue.push(go);
+      signal.addEventListener('abort', leave, { once: true });
+    });
   }
 
   #start(request: BlockRequest, last: number): OriginRun {

@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { ignoreObservations, type Observer } from '../observer.ts';
+import { assertMaxBytes } from './limit.ts';
 import type { BlockStore } from './types.ts';
 
 /** What an entry costs beyond its block: key, map slot, buffer object. Measured, rounded up. */
@@ -19,6 +20,7 @@ export class MemoryBlockStore implements BlockStore {
     readonly observer?: Observer | undefined;
   }) {
     this.#observer = observer;
+    assertMaxBytes(maxBytes);
     this.#cache = new LRUCache({
       maxSize: maxBytes,
       sizeCalculation: (block) => block.byteLength + ENTRY_OVERHEAD_BYTES,
@@ -42,7 +44,10 @@ export class MemoryBlockStore implements BlockStore {
 
   set(key: string, block: Uint8Array): void {
     // A small view would pin the large buffer it was cut from.
-    this.#cache.set(key, block.buffer.byteLength > block.byteLength + ENTRY_OVERHEAD_BYTES ? block.slice() : block);
+    this.#cache.set(
+      key,
+      block.buffer.byteLength > block.byteLength + ENTRY_OVERHEAD_BYTES ? Uint8Array.from(block) : block,
+    );
     this.#observer({ type: 'stored', store: 'block', bytes: this.bytes });
   }
 

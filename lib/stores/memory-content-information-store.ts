@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { ignoreObservations, type Observer } from '../observer.ts';
+import { assertMaxBytes } from './limit.ts';
 import type { ContentInformationRecord, ContentInformationStore } from './types.ts';
 
 const ENTRY_OVERHEAD_BYTES = 1024;
@@ -17,6 +18,7 @@ export class MemoryContentInformationStore implements ContentInformationStore {
     readonly observer?: Observer | undefined;
   }) {
     this.#observer = observer;
+    assertMaxBytes(maxBytes);
     this.#cache = new LRUCache({
       maxSize: maxBytes,
       sizeCalculation: (record, key) => recordBytes(record) + 2 * key.length,

@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { type HeaderFields, selectingValues } from '../http/index.ts';
+import { assertMaxBytes } from './limit.ts';
 
 interface Resource<T> {
   /** Request fields that select among the variants. */
@@ -30,6 +31,7 @@ export class MemoryResourceStore<T> {
   constructor({ maxBytes, maxVariants = 16, onRemove = () => {} }: MemoryResourceStoreOptions<T>) {
     this.#maxVariants = maxVariants;
     this.#onRemove = onRemove;
+    assertMaxBytes(maxBytes);
     this.#cache = new LRUCache({
       maxSize: maxBytes,
       noDisposeOnSet: true,
@@ -60,7 +62,7 @@ export class MemoryResourceStore<T> {
     const known = this.#cache.peek(key);
     const same = known !== undefined && known.names.join() === names.join();
     const variants = same ? known.variants : new Map<string, { value: T; bytes: number }>();
-    if (known !== undefined && !same) for (const old of known.variants.values()) this.#onRemove(old.value);
+    if (!same) this.#cache.delete(key);
     const selecting = names.length === 0 ? '' : selectingValues(names, request);
     const replaced = variants.get(selecting);
     variants.delete(selecting);

@@ -87,12 +87,13 @@ export class ContentHasher extends Transform {
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
-    if (this.#engine !== undefined) this.#giveUp('aborted');
+    this.#giveUp('aborted');
     callback(error);
   }
 
   #giveUp(outcome: Outcome): void {
-    this.#engine?.abort();
+    if (this.#engine === undefined) return;
+    this.#engine.abort();
     this.#engine = undefined;
     this.#finish(outcome);
   }

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { Readable } from 'node:stream';
 import { PeerDistError } from '../errors.ts';
 
@@ -43,6 +44,8 @@ export class RangeAssembler extends Readable {
     super({ highWaterMark: 256 * 1024 });
     this.#parts = parts[Symbol.iterator]();
     this.#lookAheadBytes = lookAheadBytes;
+    // One listener for each part under way, of which the look-ahead bounds the number.
+    setMaxListeners(0, this.#controller.signal);
   }
 
   override _read(): void {
@@ -57,7 +60,11 @@ export class RangeAssembler extends Readable {
   }
 
   #fill(): void {
-    while (!this.#exhausted && (this.#slots.length === 0 || this.#queuedBytes < this.#lookAheadBytes)) {
+    while (
+      !this.destroyed &&
+      !this.#exhausted &&
+      (this.#slots.length === 0 || this.#queuedBytes < this.#lookAheadBytes)
+    ) {
       const next = this.#parts.next();
       if (next.done === true) {
         this.#exhausted = true;

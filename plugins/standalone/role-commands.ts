@@ -35,6 +35,7 @@ interface ReverseValues extends CommonValues, SecretOptions {
   readonly minSize: number;
   readonly maxSize: number;
   readonly storeSize: number;
+  readonly hashThreads: 0 | 1 | 2;
 }
 
 interface BranchValues extends CommonValues {
@@ -65,9 +66,17 @@ export function addReverseCommand(program: Command, terminal: Terminal): void {
         .choices(['sha256', 'sha384', 'sha512'])
         .default('sha256'),
     )
-    .option('--min-size <size>', 'smallest body to publish', parseSize, parseSize('64KiB'))
-    .option('--max-size <size>', 'largest body to publish', parseSize, Infinity)
-    .option('--store-size <size>', 'memory for content information', parseSize, parseSize('256MiB'))
+    .addOption(valued('--min-size <size>', 'smallest body to publish', parseSize, '64KiB'))
+    .addOption(valued('--max-size <size>', 'largest body to publish', parseSize, 'none'))
+    .addOption(valued('--store-size <size>', 'memory for content information', parseSize, '256MiB'))
+    .addOption(
+      valued(
+        '--hash-threads <0|1|2>',
+        'threads that hash; 0 hashes on the main thread',
+        parseNumber('--hash-threads', 0, 2),
+        '2',
+      ),
+    )
     .action(async (values: ReverseValues) => {
       let secret = readSecret(values, terminal.warn);
       if (secret === undefined) {
@@ -85,6 +94,7 @@ export function addReverseCommand(program: Command, terminal: Terminal): void {
           minBytes: values.minSize,
           maxBytes: values.maxSize,
           storeBytes: values.storeSize,
+          hashThreads: values.hashThreads,
         }),
         terminal,
       );
@@ -97,8 +107,8 @@ export function addBranchCommand(program: Command, terminal: Terminal): void {
     .description('branch office: a proxy that serves any HTTP client from verified blocks')
     .option('--origin <url>', 'be a gateway to this one origin instead of a forward proxy');
   addCommonOptions(command, '127.0.0.1:3128', '127.0.0.1:9181')
-    .option('--cache-size <size>', 'memory for blocks', parseSize, parseSize('1GiB'))
-    .option('--pending-size <size>', 'memory for bodies whose hashes have not come yet', parseSize, parseSize('256MiB'))
+    .addOption(valued('--cache-size <size>', 'memory for blocks', parseSize, '1GiB'))
+    .addOption(valued('--pending-size <size>', 'memory for bodies whose hashes have not come yet', parseSize, '256MiB'))
     .addOption(
       new Option('--content-info <version>', 'newest content information to ask for')
         .choices(['1', '2'])
@@ -127,10 +137,15 @@ export function addBranchCommand(program: Command, terminal: Terminal): void {
     });
 }
 
+/** An option whose help shows its default as one would type it; `none` is no limit. */
+function valued<T>(flags: string, description: string, parse: (text: string) => T, text: string): Option {
+  return new Option(flags, description).argParser(parse).default(text === 'none' ? Infinity : parse(text), text);
+}
+
 function addCommonOptions(command: Command, listen: string, admin: string): Command {
   return command
-    .option('--listen <host:port>', 'where clients connect to', parseListen, parseListen(listen))
-    .option('--admin <host:port>', '/metrics and /healthz', parseListen, parseListen(admin))
+    .addOption(valued('--listen <host:port>', 'where clients connect to', parseListen, listen))
+    .addOption(valued('--admin <host:port>', '/metrics and /healthz', parseListen, admin))
     .option('--no-admin', 'no admin listener')
     .option('--tls-cert <file>', 'certificate of the listener, PEM: clients then use HTTPS')
     .option('--tls-key <file>', 'key of the listener, PEM')
@@ -140,11 +155,13 @@ function addCommonOptions(command: Command, listen: string, admin: string): Comm
     .option('--trust-peer <network>', 'believe Forwarded fields from there (repeatable)', collect)
     .option('--allow-client <network>', 'who may connect (repeatable)', collect)
     .addOption(new Option('--hash-provider <name>', 'hash functions').choices(['native', 'noble']).default('native'))
-    .option('--connect-timeout <time>', 'to connect to the origin', parseDuration, 10_000)
-    .option('--head-timeout <time>', 'from the whole request to the head of the answer', parseDuration, 60_000)
-    .option('--idle-timeout <time>', 'without a byte', parseDuration, 120_000)
-    .option('--total-timeout <time>', 'of a whole exchange, 0 = none', parseDuration, 0)
-    .option('--max-request <size>', 'largest request body', parseSize, Infinity);
+    .addOption(valued('--connect-timeout <time>', 'to connect to the origin', parseDuration, '10s'))
+    .addOption(
+      valued('--head-timeout <time>', 'from the whole request to the head of the answer', parseDuration, '60s'),
+    )
+    .addOption(valued('--idle-timeout <time>', 'without a byte', parseDuration, '120s'))
+    .addOption(valued('--total-timeout <time>', 'of a whole exchange, 0 = none', parseDuration, '0'))
+    .addOption(valued('--max-request <size>', 'largest request body', parseSize, 'none'));
 }
 
 function commonOptions(values: CommonValues): RoleOptions {

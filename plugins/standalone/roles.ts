@@ -3,6 +3,7 @@ import { hashProvider, type HashProvider } from '../../lib/crypto/index.ts';
 import { Kit } from '../../lib/kit/index.ts';
 import { PeerDist } from '../../lib/peerdist/index.ts';
 import type { ServerSecret, V1AlgorithmName } from '../../lib/protocol/pccrc/index.ts';
+import { HashingPool } from '../../lib/streams/index.ts';
 import { MemoryBlockStore, MemoryContentInformationStore } from '../../lib/stores/index.ts';
 import { createBlockCache } from '../block-cache/index.ts';
 import { createContentServer } from '../content-server/index.ts';
@@ -27,6 +28,8 @@ export interface ReverseOptions extends RoleOptions {
   readonly maxBytes?: number | undefined;
   /** Bytes for content information. @default 256 MiB */
   readonly storeBytes?: number | undefined;
+  /** Threads that hash; 0 hashes on the main thread. @default 2: a version each */
+  readonly hashThreads?: 0 | 1 | 2 | undefined;
 }
 
 export interface BranchOptions extends RoleOptions {
@@ -41,6 +44,8 @@ export interface BranchOptions extends RoleOptions {
 export async function startReverse(options: ReverseOptions): Promise<Service> {
   const metrics = createMetrics();
   const { observer } = metrics;
+  const threads = options.hashThreads ?? 2;
+  const pool = threads === 0 ? undefined : new HashingPool(threads);
   const peerdist = await PeerDist.open({
     serverSecret: options.secret,
     algorithm: options.algorithm,
@@ -50,6 +55,7 @@ export async function startReverse(options: ReverseOptions): Promise<Service> {
         maxBytes: options.storeBytes ?? 256 * 1024 * 1024,
         observer,
       }),
+      createEngine: pool && ((hashing) => pool.createEngine(hashing)),
       observer,
     },
   });
@@ -58,7 +64,7 @@ export async function startReverse(options: ReverseOptions): Promise<Service> {
     observer,
   });
   const host = new HttpProxyHost({ ...options, proxy: createProxyServer(), kit, observer });
-  return startService({ ...options, host, kit, peerdist, metrics });
+  return startService({ ...options, host, kit, peerdist, metrics, onStop: () => pool?.close() });
 }
 
 /** Branch: any HTTP client's content out of verified blocks. */

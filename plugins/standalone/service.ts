@@ -18,6 +18,8 @@ export interface ServiceParts {
   /** Undefined for none. */
   readonly admin: ListenAddress | undefined;
   readonly tls?: TlsIdentity | undefined;
+  /** Called last when the service stops. */
+  readonly onStop?: (() => Promise<void> | undefined) | undefined;
 }
 
 /** A role that runs. */
@@ -43,6 +45,7 @@ export async function startService({
   listen,
   admin,
   tls,
+  onStop,
 }: ServiceParts): Promise<Service> {
   await kit.start();
   const servers: Server[] = [];
@@ -55,6 +58,7 @@ export async function startService({
     await kit.stop();
     host.close();
     await peerdist.close();
+    await onStop?.();
   };
   try {
     const address = await open(host.createServer(tls), listen);

@@ -114,9 +114,7 @@ export class ContentInformation implements ContentInformationParts {
   /** Which unit holds the byte at `offset` of the content; it must lie in a described segment. */
   ordinalAt(offset: number): number {
     if (offset < this.#boundary(0) || offset >= this.#boundary(this.segmentCount)) {
-      throw new PeerDistError('ERR_PEERDIST_OUT_OF_BOUNDS', 'offset outside the described segments', {
-        actual: offset,
-      });
+      throw outOfBounds('offset outside the described segments', offset);
     }
     if (this.version === 1) return Math.floor((offset - this.#boundary(0)) / V1_BLOCK_BYTES);
     return this.#segmentAt(offset);
@@ -125,6 +123,7 @@ export class ContentInformation implements ContentInformationParts {
   /** The unit of that ordinal; its hash must be described ({@link ContentInformation.range} says which are). */
   block(ordinal: number): ContentBlock {
     if (this.version === 2) {
+      if (!(ordinal >= 0 && ordinal < this.segmentCount)) throw outOfBounds('the segment is not described', ordinal);
       const { offset, length } = this.segmentRange(ordinal);
       return { ordinal, segment: ordinal, blockIndex: 0, offset, length, hash: this.hashOfData(ordinal) };
     }
@@ -133,7 +132,7 @@ export class ContentInformation implements ContentInformationParts {
     const list = this.blockLists[segment];
     const at = list === undefined ? -1 : (blockIndex - list.firstBlock) * this.algorithm.hashBytes;
     if (list === undefined || at < 0 || at >= list.hashes.byteLength) {
-      throw new PeerDistError('ERR_PEERDIST_OUT_OF_BOUNDS', 'the block is not described', { actual: ordinal });
+      throw outOfBounds('the block is not described', ordinal);
     }
     const offset = this.#boundary(segment) + blockIndex * V1_BLOCK_BYTES;
     return {
@@ -168,11 +167,7 @@ export class ContentInformation implements ContentInformationParts {
       firstSegmentIndex: this.firstSegmentIndex + first,
       boundaries: this.boundaries.subarray(first, last + 2),
       descriptors: this.descriptors.subarray(first * stride, (last + 1) * stride),
-      blockLists: this.blockLists.slice(first, last + 1).map((list, index) => {
-        if (first + index < last) return list;
-        const blocks = Math.ceil((rangeEnd(part) - this.#boundary(last)) / V1_BLOCK_BYTES);
-        return { ...list, hashes: list.hashes.subarray(0, (blocks - list.firstBlock) * this.algorithm.hashBytes) };
-      }),
+      blockLists: this.blockLists.slice(first, last + 1).map((list, index) => this.#trim(list, first + index, part)),
     });
   }
 
@@ -203,6 +198,18 @@ export class ContentInformation implements ContentInformationParts {
     return '[content information]';
   }
 
+  /** The hashes of a segment that a range needs: all but the tail behind it, and no head where the sender gave none. */
+  #trim({ firstBlock, hashes }: BlockList, segment: number, part: ByteRange): BlockList {
+    const { offset, length } = this.segmentRange(segment);
+    const { hashBytes } = this.algorithm;
+    const start = firstBlock === 0 ? 0 : Math.floor(Math.max(0, part.offset - offset) / V1_BLOCK_BYTES);
+    const end = rangeEnd(part) >= offset + length ? Infinity : Math.ceil((rangeEnd(part) - offset) / V1_BLOCK_BYTES);
+    return {
+      firstBlock: start,
+      hashes: hashes.subarray((start - firstBlock) * hashBytes, (end - firstBlock) * hashBytes),
+    };
+  }
+
   #boundary(index: number): number {
     return this.boundaries[index] as number;
   }
@@ -226,4 +233,8 @@ export class ContentInformation implements ContentInformationParts {
       index * hashBytes;
     return this.descriptors.subarray(at, at + hashBytes);
   }
+}
+
+function outOfBounds(message: string, actual: unknown): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_OUT_OF_BOUNDS', message, { actual });
 }

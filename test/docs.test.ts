@@ -1,0 +1,73 @@
+/** README's tables against the code: options, errors, metrics; and the files the documents point to. */
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import t from 'tap';
+import { ERROR_CODES } from '../lib/errors.ts';
+import { METRICS } from '../plugins/metrics/index.ts';
+
+const readme = readFileSync('README.md', 'utf8');
+
+/** The table rows under a heading, first cell without its backticks. */
+function rows(heading: string): string[][] {
+  const start = readme.indexOf(`\n${heading}`);
+  if (start < 0) throw new Error(`README has no heading ${heading}`);
+  const level = /^#+/.exec(heading)?.[0] ?? '##';
+  const rest = readme.slice(start + heading.length + 1);
+  const next = rest.search(new RegExp(`^#{2,${level.length}} `, 'm'));
+  return rest
+    .slice(0, next < 0 ? undefined : next)
+    .split('\n')
+    .filter((line) => line.startsWith('| `'))
+    .map((line) =>
+      line
+        .split(/(?<!\\)\|/)
+        .slice(1, -1)
+        .map((cell) => cell.trim().replace(/^`|`$/g, '').replaceAll('\\|', '|')),
+    );
+}
+
+function helpOptions(command: string): string[] {
+  const help = execFileSync(process.execPath, ['dist/plugins/standalone/main.js', command, '--help'], {
+    encoding: 'utf8',
+  });
+  return [...help.matchAll(/^ {2}(-\S.*?)(?: {2,}|$)/gm)]
+    .map((match) => match[1] as string)
+    .filter((flag) => flag !== '-h, --help');
+}
+
+t.test('every option of the command has its row', (t) => {
+  const table = (heading: string): string[] => rows(heading).map((row) => row[0] as string);
+  const both = table('### Both');
+  const secret = table('### The server secret');
+  t.strictSame([...table('### `peerdist reverse`'), ...both, ...secret].toSorted(), helpOptions('reverse').toSorted());
+  t.strictSame([...table('### `peerdist branch`'), ...both].toSorted(), helpOptions('branch').toSorted());
+  t.strictSame([...table('### `peerdist hash'), ...secret].toSorted(), helpOptions('hash').toSorted());
+  t.end();
+});
+
+t.test('every error code has its row', (t) => {
+  t.strictSame(
+    rows('## Errors'),
+    Object.entries(ERROR_CODES).map(([code, { win32, meaning }]) => [code, win32 === 0 ? '–' : String(win32), meaning]),
+  );
+  t.end();
+});
+
+t.test('every metric has its row', (t) => {
+  t.strictSame(
+    rows('## Metrics').map(([name, , meaning]) => [name, meaning]),
+    Object.entries(METRICS),
+  );
+  t.end();
+});
+
+t.test('links between documents lead somewhere', (t) => {
+  for (const file of ['README.md', 'lib/README.md', 'lib/kit/README.md', 'CONTRIBUTING.md', 'SECURITY.md']) {
+    for (const [, target] of readFileSync(file, 'utf8').matchAll(/\]\(([^)#]+)\)/g)) {
+      if (target === undefined || /^https?:/.test(target)) continue;
+      t.ok(existsSync(join(dirname(file), target)), `${file} → ${target}`);
+    }
+  }
+  t.end();
+});
