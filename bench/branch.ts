@@ -26,7 +26,9 @@ const rangeScript = (path: string): string => `
 const wholeScript = (path: string): string => `request = function() return wrk.format("GET", "${path}") end`;
 
 /** A branch behind which everything asked for is fresh: the file is old, so the heuristic holds for days. */
-async function pair(nginx: Running): Promise<{ reverse: Running; branch: Running; stop(): Promise<void> }> {
+async function pair(
+  nginx: Running,
+): Promise<{ reverse: Running; branch: Running; readonly stop: () => Promise<void> }> {
   const reverse = await startCommand('reverse', '--origin', nginx.url, '--secret-hex', '00ff');
   const branch = await startCommand(
     'branch',
@@ -40,7 +42,7 @@ async function pair(nginx: Running): Promise<{ reverse: Running; branch: Running
   return {
     reverse,
     branch,
-    async stop() {
+    stop: async () => {
       await branch.stop();
       await reverse.stop();
     },

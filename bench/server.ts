@@ -42,7 +42,7 @@ function host(plugins: readonly Plugin[]): RequestListener {
 
 function hashing(): Plugin {
   const secret = ServerSecret.fromText('bench');
-  const versions = [...extra].map(Number) as (1 | 2)[];
+  const versions = Array.from(extra, Number) as (1 | 2)[];
   const pool = threads === '0' ? undefined : new HashingPool(Number(threads) as 1 | 2);
   const options = { provider: nativeHashProvider, secret, versions };
   return definePlugin({

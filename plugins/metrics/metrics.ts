@@ -4,11 +4,11 @@ import type { Observation, Observer } from '../../lib/observer.ts';
 export interface Metrics {
   readonly registry: Registry;
   /** The metrics as Prometheus reads them, and their media type. */
-  exposition(): Promise<{ readonly contentType: string; readonly text: string }>;
+  readonly exposition: () => Promise<{ readonly contentType: string; readonly text: string }>;
   /** Give this to every component that reports. */
   readonly observer: Observer;
   /** Bytes clients got minus bytes the WAN carried for them. Negative while a cold cache still costs more than it saves. */
-  savedBytes(): number;
+  readonly savedBytes: () => number;
 }
 
 /** Seconds; the longest exchanges are downloads. */

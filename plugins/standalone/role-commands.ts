@@ -138,7 +138,7 @@ export function addBranchCommand(program: Command, terminal: Terminal): void {
 }
 
 /** An option whose help shows its default as one would type it; `none` is no limit. */
-function valued<T>(flags: string, description: string, parse: (text: string) => T, text: string): Option {
+function valued(flags: string, description: string, parse: (text: string) => unknown, text: string): Option {
   return new Option(flags, description).argParser(parse).default(text === 'none' ? Infinity : parse(text), text);
 }
 
