@@ -10,8 +10,9 @@ export function fieldValue(fields: HeaderFields, name: string): string | undefin
 
 /** The fields without some of them. */
 export function withoutFields(fields: HeaderFields, names: readonly string[]): HeaderFields {
-  const rest: Record<string, string | readonly string[] | undefined> = { ...fields };
-  for (const name of names) delete rest[name];
+  // Built up, not deleted from: an object that had a property deleted is slow for the rest of its life.
+  const rest: Record<string, string | readonly string[] | undefined> = {};
+  for (const name in fields) if (!names.includes(name)) rest[name] = fields[name];
   return rest;
 }
 

@@ -53,14 +53,21 @@ const NOT_NOMINATABLE = new Set([
   'x-forwarded-proto',
 ]);
 
-/** The end-to-end fields. Framing (Content-Length) stays: who sends the message on decides about it. */
-export function endToEndFields(headers: HeaderFields): Record<string, string | readonly string[] | undefined> {
+/**
+ * The end-to-end fields. Framing (Content-Length) stays: who sends the message on decides about it.
+ *
+ * @param without one more name to leave out
+ */
+export function endToEndFields(
+  headers: HeaderFields,
+  without?: string,
+): Record<string, string | readonly string[] | undefined> {
   const connection = fieldValue(headers, 'connection');
   const nominated =
     connection === undefined || /^(?:keep-alive|close)$/i.test(connection) ? undefined : listMembers(connection);
   const kept: Record<string, string | readonly string[] | undefined> = {};
   for (const name in headers) {
-    if (HOP_BY_HOP.has(name)) continue;
+    if (HOP_BY_HOP.has(name) || name === without) continue;
     if (nominated?.includes(name) === true && !NOT_NOMINATABLE.has(name)) continue;
     kept[name] = headers[name];
   }

@@ -18,6 +18,9 @@ export const MAX_RANGES = 100;
  * @returns undefined for another unit, a syntax error or more than `maxRanges` ranges: the field is then ignored (RFC 9110 14.2)
  */
 export function parseRange(value: string | undefined, maxRanges = MAX_RANGES): readonly RangeSpec[] | undefined {
+  const single = /^bytes=(\d{1,15})-(\d{1,15})$/.exec(value ?? '');
+  if (single !== null && Number(single[1]) <= Number(single[2]))
+    return [{ first: Number(single[1]), last: Number(single[2]) }];
   const match = /^bytes=(.*)$/i.exec(value?.trim() ?? '');
   if (match === null) return undefined;
   const specs: RangeSpec[] = [];

@@ -16,6 +16,8 @@ export class DescribedContent {
   readonly information: ContentInformation;
   readonly #provider: HashProvider;
   readonly #segmentIds: (string | undefined)[] = [];
+  /** By ordinal. Kept because a string that is asked for again has its hash ready. */
+  readonly #keys: (string | undefined)[] = [];
 
   constructor(information: ContentInformation, provider: HashProvider) {
     this.information = information;
@@ -46,7 +48,7 @@ export class DescribedContent {
 
   /** Name of a block everywhere: the same bytes under the same secret have the same key, whatever content they belong to. */
   key(block: ContentBlock): string {
-    return `${this.segmentId(block.segment)}:${block.blockIndex}`;
+    return (this.#keys[block.ordinal] ??= `${this.segmentId(block.segment)}:${block.blockIndex}`);
   }
 
   /** True when `bytes` are the block's. */

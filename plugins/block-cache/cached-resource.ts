@@ -13,6 +13,7 @@ import {
 } from '../../lib/http/index.ts';
 import type { ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { ContentHandle, PeerDist } from '../../lib/peerdist/index.ts';
+import { ANSWER_FIELDS } from './deliver.ts';
 import { Freshness } from './freshness.ts';
 import { announcedLength, identityHead } from './upstream.ts';
 
@@ -33,14 +34,12 @@ const CONTENT_TAG = Buffer.from('peerdist-branch!', 'latin1');
 
 /** Fields of a 200 that stay true for later answers out of the cache. */
 export function cachedHead(headers: HeaderFields): HeaderFields {
-  return withoutFields(identityHead(headers), [
-    'content-length',
-    'content-range',
+  const head: Record<string, string | readonly string[] | undefined> = withoutFields(identityHead(headers), [
+    ...ANSWER_FIELDS,
     'content-encoding',
-    'age',
-    'cache-status',
-    'accept-ranges',
   ]);
+  for (const name of ANSWER_FIELDS) head[name] = undefined;
+  return { ...head };
 }
 
 /**

@@ -41,7 +41,8 @@ export class Serving {
     options?: { conditions: boolean },
   ): Promise<ProxyResponse> {
     const content: Deliverable = {
-      head: { ...resource.head, age: String(resource.freshness.age), 'cache-status': cacheStatus(status) },
+      head: resource.head,
+      fields: { age: String(resource.freshness.age), 'cache-status': cacheStatus(status) },
       validators: resource.validators,
       length: resource.length,
       read: (range) => this.#readBlocks(resource, range, request, next),
@@ -99,7 +100,8 @@ export class Serving {
     return deliver(
       request,
       {
-        head: { ...plain.head, 'cache-status': cacheStatus(status) },
+        head: plain.head,
+        fields: { 'cache-status': cacheStatus(status) },
         validators: plain.validators,
         length: plain.body.length,
         read: async (range) => {

@@ -39,8 +39,7 @@ function badRequest(message: string): PeerDistError {
 export function readRequest(message: IncomingMessage, rules: IncomingRules, signal: () => AbortSignal): ProxyRequest {
   const host = readHost(message);
   const { scheme, authority, target } = readTarget(message.url ?? '', host, rules);
-  const headers = endToEndFields(message.headers);
-  delete headers['host'];
+  const headers = endToEndFields(message.headers, 'host');
   const address = plainAddress(message.socket.remoteAddress);
   readVia(message, headers, rules);
   writeForwarded(message, headers, host, address, rules);
@@ -81,7 +80,7 @@ function readTarget(
 ): { scheme: 'http' | 'https'; authority: string; target: string } {
   // What cannot be written again verbatim cannot be forwarded.
   if (/[^\x21-\xff]/.test(url)) throw badRequest('malformed request target');
-  const absolute = /^(https?):\/\/([^/?#]*)(.*)$/i.exec(url);
+  const absolute = url.startsWith('/') ? null : /^(https?):\/\/([^/?#]*)(.*)$/i.exec(url);
   if (absolute === null) {
     if (!url.startsWith('/') && url !== '*') throw badRequest('malformed request target');
     if (rules.origin === undefined)
