@@ -20,7 +20,14 @@ export async function runCommand(args: readonly string[], terminal: Terminal): P
     .configureOutput({
       writeOut: (text) => terminal.print(text.trimEnd()),
       writeErr: (text) => terminal.warn(text.trimEnd()),
-      outputError: (text, write) => write(`peerdist: ${text.replace(/^error: /, '')}`),
+      // One line, also where Commander adds a suggestion on a second one.
+      outputError: (text, write) =>
+        write(
+          `peerdist: ${text
+            .replace(/^error: /, '')
+            .trim()
+            .replaceAll('\n', ' ')}`,
+        ),
     });
   addReverseCommand(program, terminal);
   addBranchCommand(program, terminal);

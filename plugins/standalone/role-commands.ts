@@ -4,7 +4,7 @@ import { type Command, Option } from 'commander';
 import type { HashProvider } from '../../lib/crypto/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
 import type { V1AlgorithmName } from '../../lib/protocol/pccrc/index.ts';
-import type { HostTimeouts, TlsIdentity } from '../http-proxy/index.ts';
+import { type HostTimeouts, parseOrigin, type TlsIdentity } from '../http-proxy/index.ts';
 import { type RoleOptions, startBranch, startReverse } from './roles.ts';
 import { addSecretOptions, randomSecret, readSecret, type SecretOptions } from './secret-options.ts';
 import type { Service } from './service.ts';
@@ -30,7 +30,6 @@ interface CommonValues {
 }
 
 interface ReverseValues extends CommonValues, SecretOptions {
-  readonly origin: string;
   readonly algorithm: V1AlgorithmName;
   readonly minSize: number;
   readonly maxSize: number;
@@ -58,7 +57,7 @@ export function addReverseCommand(program: Command, terminal: Terminal): void {
   const command = program
     .command('reverse')
     .description('head office: stand before an origin, hash what it sends, answer capable clients with hashes')
-    .requiredOption('--origin <url>', 'the origin, http://host:port or https://host:port');
+    .option('--origin <url>', 'the origin, http://host:port or https://host:port', originUrl);
   addCommonOptions(command, '127.0.0.1:8080', '127.0.0.1:9180');
   addSecretOptions(command)
     .addOption(
@@ -78,6 +77,9 @@ export function addReverseCommand(program: Command, terminal: Terminal): void {
       ),
     )
     .action(async (values: ReverseValues) => {
+      // Not Commander's requiredOption: that would complain before it has noticed a mistyped `--orign`.
+      if (values.origin === undefined)
+        throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', 'reverse needs --origin URL');
       let secret = readSecret(values, terminal.warn);
       if (secret === undefined) {
         secret = randomSecret();
@@ -105,7 +107,7 @@ export function addBranchCommand(program: Command, terminal: Terminal): void {
   const command = program
     .command('branch')
     .description('branch office: a proxy that serves any HTTP client from verified blocks')
-    .option('--origin <url>', 'be a gateway to this one origin instead of a forward proxy');
+    .option('--origin <url>', 'be a gateway to this one origin instead of a forward proxy', originUrl);
   addCommonOptions(command, '127.0.0.1:3128', '127.0.0.1:9181')
     .addOption(valued('--cache-size <size>', 'memory for blocks', parseSize, '1GiB'))
     .addOption(valued('--pending-size <size>', 'memory for bodies whose hashes have not come yet', parseSize, '256MiB'))
@@ -135,6 +137,12 @@ export function addBranchCommand(program: Command, terminal: Terminal): void {
         terminal,
       );
     });
+}
+
+/** Checks an origin where it is given, so that nothing else is said before. */
+function originUrl(text: string): string {
+  parseOrigin(text);
+  return text;
 }
 
 /** An option whose help shows its default as one would type it; `none` is no limit. */

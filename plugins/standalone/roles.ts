@@ -45,7 +45,7 @@ export async function startReverse(options: ReverseOptions): Promise<Service> {
   const metrics = createMetrics();
   const { observer } = metrics;
   const threads = options.hashThreads ?? 2;
-  const pool = threads === 0 ? undefined : new HashingPool(threads);
+  let pool: HashingPool | undefined;
   const peerdist = await PeerDist.open({
     serverSecret: options.secret,
     algorithm: options.algorithm,
@@ -55,7 +55,7 @@ export async function startReverse(options: ReverseOptions): Promise<Service> {
         maxBytes: options.storeBytes ?? 256 * 1024 * 1024,
         observer,
       }),
-      createEngine: pool && ((hashing) => pool.createEngine(hashing)),
+      createEngine: threads === 0 ? undefined : (hashing) => (pool ??= new HashingPool(threads)).createEngine(hashing),
       observer,
     },
   });

@@ -44,17 +44,8 @@ export function readSecret(
   if (secretUtf16 !== undefined) return nonEmpty(() => ServerSecret.fromUtf16(secretUtf16));
   if (secretHex !== undefined) return nonEmpty(() => new ServerSecret(fromHex(secretHex)));
   if (secretFile !== undefined) {
-    return nonEmpty(() => {
-      try {
-        return new ServerSecret(readFileSync(secretFile));
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === undefined || error instanceof PeerDistError) throw error;
-        throw new PeerDistError(
-          'ERR_PEERDIST_INVALID_OPTION',
-          `cannot read the secret file ${secretFile}: ${(error as NodeJS.ErrnoException).code}`,
-        );
-      }
-    });
+    const bytes = readSecretFile(secretFile);
+    return nonEmpty(() => new ServerSecret(bytes));
   }
   const fromEnvironment = environment['PEERDIST_SECRET'];
   return fromEnvironment === undefined || fromEnvironment === '' ? undefined : ServerSecret.fromText(fromEnvironment);
@@ -63,6 +54,15 @@ export function readSecret(
 /** 32 random bytes, good for one run. */
 export function randomSecret(): ServerSecret {
   return new ServerSecret(randomBytes(32));
+}
+
+function readSecretFile(file: string): Uint8Array {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `cannot read the secret file ${file}: ${code}`);
+  }
 }
 
 function nonEmpty(make: () => ServerSecret): ServerSecret {
