@@ -15,7 +15,7 @@ export interface Scope {
 }
 
 /** Milliseconds after which something awaited counts as never happening. */
-const NEVER_MS = 4_000;
+const NEVER_MS = 3_000;
 
 /** The promise, or a failure that names what did not come. Nothing waits this long in a passing test. */
 export async function within<T>(promise: Promise<T>, what: string | (() => string), ms = NEVER_MS): Promise<T> {
@@ -79,7 +79,18 @@ export async function deafPort(scope: Scope): Promise<number | undefined> {
     for (const filler of fillers) filler.destroy();
   });
   await once(fillers[1] as Socket, 'connect');
+  for (const filler of fillers) if (filler.connecting) filler.destroy();
   return port;
+}
+
+/** Waits until so many connections of this machine wait for a port to take them (Linux). */
+export async function connecting(port: number, count: number, what: string): Promise<void> {
+  const waiting = `:${port.toString(16).padStart(4, '0').toUpperCase()} 02 `;
+  const never = Date.now() + NEVER_MS;
+  while (readFileSync('/proc/net/tcp', 'latin1').split(waiting).length - 1 !== count) {
+    if (Date.now() > never) throw new Error(`never came: ${what}`);
+    await new Promise(setImmediate);
+  }
 }
 
 export type FieldLines = readonly (readonly [name: string, value: string])[];
@@ -87,6 +98,15 @@ export type FieldLines = readonly (readonly [name: string, value: string])[];
 /** The values of a field, one for each line it has. */
 export function values(fields: FieldLines, name: string): string[] {
   return fields.filter(([lineName]) => lineName.toLowerCase() === name).map(([, value]) => value);
+}
+
+/** True when a text has control characters other than those in `allowed`. */
+export function hasControls(text: string, allowed = ''): boolean {
+  for (let at = 0; at < text.length; at += 1) {
+    const code = text.charCodeAt(at);
+    if ((code < 0x20 || code === 0x7f) && !allowed.includes(text.charAt(at))) return true;
+  }
+  return false;
 }
 
 function parseFields(lines: readonly string[]): FieldLines {

@@ -2,9 +2,11 @@
  * What the tests of the two main plug-ins stand on: a recording origin, the two roles put together as `plugins/standalone/roles.ts`
  * does it, and an HTTP client that sends exactly what a test says and believes nothing but the bytes it gets.
  */
+import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import type { Clock } from '../../lib/clock.ts';
 import { Kit, type Plugin } from '../../lib/kit/index.ts';
@@ -703,3 +705,125 @@ export const V2_REQUEST = {
   'X-P2P-PeerDist': 'Version=1.1',
   'X-P2P-PeerDistEx': 'MinContentInformation=1.0, MaxContentInformation=2.0',
 } as const;
+
+// --- The command and other programs ----------------------------------------------------------------------------------------------------
+
+const COMMAND = fileURLToPath(new URL('../../plugins/standalone/main.js', import.meta.url));
+
+/** What a program left behind. */
+export interface Finished {
+  /** Null when a signal ended it. */
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A program that runs; at the end of the test it is killed if it still does. */
+export class Program {
+  readonly child: ChildProcess;
+  stdout = '';
+  stderr = '';
+  readonly finished: Promise<Finished>;
+
+  constructor(t: Owner, command: string, args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
+    const { PEERDIST_SECRET: _, http_proxy: __, https_proxy: ___, no_proxy: ____, ...inherited } = process.env;
+    this.child = spawn(command, args, { env: { ...inherited, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.child.stdout?.on('data', (text: Buffer) => {
+      this.stdout += text.toString();
+    });
+    this.child.stderr?.on('data', (text: Buffer) => {
+      this.stderr += text.toString();
+    });
+    this.finished = new Promise((resolve, reject) => {
+      this.child.once('error', reject);
+      this.child.once('close', (code) => resolve({ code, stdout: this.stdout, stderr: this.stderr }));
+    });
+    this.finished.catch(() => {});
+    t.teardown(async () => {
+      if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL');
+      await this.finished.catch(() => {});
+    });
+  }
+
+  get lines(): string[] {
+    return this.stdout.split('\n').filter((line) => line !== '');
+  }
+}
+
+/** Runs a program to its end. */
+export function run(
+  t: Owner,
+  command: string,
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv = {},
+  patienceMs = 20_000,
+): Promise<Finished> {
+  return inTime(new Program(t, command, args, environment).finished, `${command} ${args.join(' ')}`, patienceMs);
+}
+
+/** Runs `peerdist` to its end. */
+export function peerdist(t: Owner, args: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Finished> {
+  return run(t, process.execPath, [COMMAND, ...args], environment);
+}
+
+/** `peerdist reverse` or `peerdist branch`, listening. */
+export class Role {
+  readonly program: Program;
+  readonly port: number;
+  readonly adminPort: number | undefined;
+
+  private constructor(program: Program, port: number, adminPort: number | undefined) {
+    this.program = program;
+    this.port = port;
+    this.adminPort = adminPort;
+  }
+
+  /** Starts a role on free ports of the loopback and waits for its `listening on` lines. */
+  static async start(t: Owner, args: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Role> {
+    const admin = args.includes('--no-admin') ? [] : ['--admin', '127.0.0.1:0'];
+    const program = new Program(
+      t,
+      process.execPath,
+      [COMMAND, ...args, ...(args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0']), ...admin],
+      environment,
+    );
+    const expected = admin.length === 0 ? 1 : 2;
+    let ended = false;
+    void program.finished.finally(() => {
+      ended = true;
+    });
+    await until(
+      () => ended || program.lines.filter((line) => line.startsWith('listening on ')).length === expected,
+      `peerdist ${args[0]} listens`,
+    );
+    if (ended) throw new Error(`peerdist ${args[0]} ended: ${program.stderr}`);
+    const ports = program.lines.map((line) => Number(/:(\d+)(?: \(admin\))?$/.exec(line)?.[1]));
+    return new Role(program, ports[0] as number, ports[1]);
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  /** The value of one series of `/metrics`; undefined when there is none. */
+  async metric(series: string): Promise<number | undefined> {
+    const { body } = await ask(this.adminPort as number, '/metrics');
+    const line = body
+      .toString()
+      .split('\n')
+      .find((each) => each.startsWith(`${series} `));
+    return line === undefined ? undefined : Number(line.slice(series.length + 1));
+  }
+
+  /** Body bytes over the WAN that were not content information. */
+  async wanBodyBytes(): Promise<number> {
+    const kinds = ['plain', 'missing_data'].map((kind) => this.metric(`peerdist_wan_bytes_total{kind="${kind}"}`));
+    return (await Promise.all(kinds)).reduce<number>((sum, bytes) => sum + (bytes ?? 0), 0);
+  }
+
+  /** Asks it to end, as an administrator or systemd does. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Finished> {
+    this.program.child.kill(signal);
+    return inTime(this.program.finished, `the end after ${signal}`, 12_000);
+  }
+}
