@@ -14,6 +14,8 @@ const HOP_BY_HOP = new Set([
   'upgrade',
   'http2-settings',
   'expect',
+  // Not hop-by-hop but never meant for us: CGI programs behind an origin would take it for their proxy setting (httpoxy).
+  'proxy',
 ]);
 
 /**

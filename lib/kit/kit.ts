@@ -1,8 +1,9 @@
+import { PeerDistError } from '../errors.ts';
 import { ignoreObservations, type Observer } from '../observer.ts';
 import { orderPlugins } from './order.ts';
 import type { Next, Plugin } from './plugin.ts';
 import type { ProxyRequest } from './request.ts';
-import type { ProxyResponse } from './response.ts';
+import { ProxyResponse } from './response.ts';
 
 export interface KitOptions {
   readonly plugins: readonly Plugin[];
@@ -14,7 +15,7 @@ export class Kit {
   readonly plugins: readonly Plugin[];
   readonly #observer: Observer;
   readonly #lifetime = new AbortController();
-  #started: Plugin[] = [];
+  readonly #started: Plugin[] = [];
 
   /** @throws {@link PeerDistError} `ERR_PEERDIST_PLUGIN` when the plug-ins do not fit together */
   constructor({ plugins, observer = ignoreObservations }: KitOptions) {
@@ -24,10 +25,7 @@ export class Kit {
 
   /** The way through all plug-ins to the origin. */
   through(origin: Next): Next {
-    return this.plugins.reduceRight<Next>(
-      (next, plugin) => (plugin.handle === undefined ? next : this.#link(plugin, next)),
-      origin,
-    );
+    return this.plugins.reduceRight<Next>((next, plugin) => this.#link(plugin, next), origin);
   }
 
   /** Starts the plug-ins from the origin outwards; when one fails, those that run are stopped and the failure is thrown. */
@@ -43,60 +41,86 @@ export class Kit {
     }
   }
 
-  /** Stops the plug-ins in the opposite order. Never rejects. */
+  /** Stops the plug-ins in the opposite order. Never rejects; a second call has nothing left to stop. */
   async stop(): Promise<void> {
     this.#lifetime.abort();
-    for (const plugin of this.#started.toReversed()) {
+    const started = this.#started.splice(0);
+    for (const plugin of started.toReversed()) {
       try {
         await plugin.stop?.();
       } catch (error) {
         this.#failed(plugin, error);
       }
     }
-    this.#started = [];
   }
 
   #link(plugin: Plugin, next: Next): Next {
+    const handle = plugin.handle?.bind(plugin);
+    if (handle === undefined) return next;
     return async (request) => {
       // Errors of `next` that a plug-in passes on are not its own failures.
       let innerError: unknown;
-      let inner: ProxyResponse | undefined;
-      const tracked: Next = async (passed) => {
-        try {
-          const response = await next(passed);
-          inner ??= response;
-          return response;
-        } catch (error) {
+      // What came from `next` while the plug-in was at work: it answers for those, and we do if it fails.
+      let inner: Inner[] | undefined = [];
+      const tracked: Next = (passed) => {
+        const response = next(passed);
+        inner?.push({ request: passed, response });
+        response.catch((error: unknown) => {
           innerError = error;
-          throw error;
-        }
+        });
+        return response;
       };
       try {
-        return await (plugin.handle as NonNullable<Plugin['handle']>)(request, tracked);
+        const response: unknown = await handle(request, tracked);
+        if (response instanceof ProxyResponse) return response;
+        throw new PeerDistError('ERR_PEERDIST_PLUGIN', `plug-in ${plugin.name} returned no response`);
       } catch (error) {
-        if (error === innerError || request.signal.aborted) throw error;
+        if (error === innerError || request.signal.aborted) {
+          discardAll(inner);
+          throw error;
+        }
         this.#failed(plugin, error);
-        return this.#without(error, request, inner, next);
+        return await withoutPlugin(error, request, inner, next);
+      } finally {
+        inner = undefined;
       }
     };
   }
 
-  /** What the client would have got without the plug-in, as far as that is still to be had. */
-  async #without(
-    error: unknown,
-    request: ProxyRequest,
-    inner: ProxyResponse | undefined,
-    next: Next,
-  ): Promise<ProxyResponse> {
-    if (inner !== undefined) {
-      if (inner.isUntouched) return inner;
-      throw error;
-    }
-    if (request.body !== null && request.body.readableDidRead) throw error;
-    return next(request);
-  }
-
   #failed(plugin: Plugin, error: unknown): void {
     this.#observer({ type: 'plugin_failure', plugin: plugin.name, error });
+  }
+}
+
+/** One call of `next` by a plug-in. */
+interface Inner {
+  readonly request: ProxyRequest;
+  readonly response: Promise<ProxyResponse>;
+}
+
+/** What the client would have got without the plug-in, as far as that is still to be had. */
+async function withoutPlugin(
+  error: unknown,
+  request: ProxyRequest,
+  inner: readonly Inner[],
+  next: Next,
+): Promise<ProxyResponse> {
+  // An answer to a request the plug-in has changed is not what the client would have got.
+  const own = inner.find((call) => call.request === request);
+  discardAll(inner.filter((call) => call !== own));
+  if (own !== undefined) {
+    const response = await own.response;
+    if (response.isUntouched) return response;
+    response.discard();
+    throw error;
+  }
+  if (request.body?.readableDidRead === true) throw error;
+  return next(request);
+}
+
+/** Frees the connections of answers nobody has begun to read. One that is being read has an owner, perhaps with other clients behind it. */
+function discardAll(calls: readonly Inner[]): void {
+  for (const { response } of calls) {
+    void response.then((each) => each.isUnclaimed && each.discard()).catch(() => {});
   }
 }

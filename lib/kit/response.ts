@@ -74,6 +74,11 @@ export class ProxyResponse {
     return !(this.body instanceof Readable) || (!this.body.readableDidRead && !this.body.destroyed);
   }
 
+  /** True while nobody has even begun to listen for the body. */
+  get isUnclaimed(): boolean {
+    return this.isUntouched && !(this.body instanceof Readable && this.body.readableFlowing !== null);
+  }
+
   /** A short answer in plain text, for errors and refusals. */
   static text(status: number, text: string, headers: HeaderFields = {}): ProxyResponse {
     const body = Buffer.from(`${text}\n`);

@@ -62,7 +62,7 @@ export class OriginRun {
   /** The block's bytes as they came, unverified. */
   take({ ordinal }: BlockRequest, signal: AbortSignal): Promise<Uint8Array> {
     if (signal.aborted) return Promise.reject(signal.reason);
-    if (this.#ended) return Promise.reject(this.#failure as Error);
+    if (this.#ended) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       const leave = (): void => {
         this.#waiters.delete(ordinal);

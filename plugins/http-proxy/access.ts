@@ -1,7 +1,7 @@
 /** Who may use the proxy, and where to: client networks and the destination rule. */
 import { Agent as HttpAgent, type AgentOptions } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
-import { BlockList, connect, isIP, type LookupFunction, type Socket, type TcpNetConnectOpts } from 'node:net';
+import { BlockList, connect, isIP, type LookupFunction, Socket, SocketAddress, type TcpNetConnectOpts } from 'node:net';
 import { lookup as dnsLookup, type LookupAddress } from 'node:dns';
 import { networkInterfaces } from 'node:os';
 import { connect as tlsConnect, type ConnectionOptions } from 'node:tls';
@@ -20,9 +20,16 @@ export const PRIVATE_NETWORKS = [
 /** Addresses no client from elsewhere may reach through us: loopback, link-local (cloud metadata lives there), unspecified. */
 const SHELTERED_NETWORKS = ['127.0.0.0/8', '::1', '169.254.0.0/16', 'fe80::/10', '0.0.0.0/8', '::'];
 
-/** An address as the rules compare it: IPv4-mapped IPv6 becomes IPv4, zones go. */
+/** An address as the rules compare it: IPv4-mapped IPv6 becomes IPv4, zones go, and of the many spellings of IPv6 one is left. */
 export function plainAddress(address: string | undefined): string {
-  return (address ?? '').replace(/%.*$/, '').replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, '');
+  const text = address ?? '';
+  if (!text.includes(':')) return text;
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(text);
+  if (mapped !== null) return mapped[1] as string;
+  const unzoned = text.replace(/%.*$/, '');
+  if (isIP(unzoned) !== 6) return unzoned;
+  const canonical = new SocketAddress({ address: unzoned, family: 'ipv6' }).address;
+  return canonical.replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, '');
 }
 
 /** Addresses whose membership a set remembers. */
@@ -86,7 +93,9 @@ export class DestinationRule {
 
   constructor({ allow, ownListeners }: DestinationRuleOptions) {
     const isHostPort = (entry: string): boolean => /^[^/]+:\d+$/.test(entry) && isIP(entry) === 0;
-    this.#allowedHosts = new Set(allow.filter(isHostPort).map((entry) => entry.toLowerCase()));
+    this.#allowedHosts = new Set(
+      allow.filter(isHostPort).map((entry) => entry.toLowerCase().replace(/^\[(.*)\]:/, '$1:')),
+    );
     this.#allowedNetworks = networkSet(allow.filter((entry) => !isHostPort(entry)));
     this.#ownListeners = ownListeners;
   }
@@ -104,14 +113,16 @@ export class DestinationRule {
     return this.#ownListeners().some(
       (own) =>
         own.port === port &&
-        (own.address === address ||
+        (plainAddress(own.address) === address ||
           (isIP(own.address) !== 0 && /^(?:0\.0\.0\.0|::)$/.test(own.address) && isOwnAddress(address))),
     );
   }
 }
 
 function isOwnAddress(address: string): boolean {
-  return Object.values(networkInterfaces()).some((list) => list?.some((entry) => entry.address === address) === true);
+  return Object.values(networkInterfaces()).some(
+    (list) => list?.some((entry) => plainAddress(entry.address) === address) === true,
+  );
 }
 
 function forbidden(name: string): PeerDistError {
@@ -181,7 +192,20 @@ function guardConnections(agent: HttpAgent | HttpsAgent, rule: DestinationRule |
     createConnection: (options: TcpNetConnectOpts, callback?: unknown) => Socket;
   };
   const createConnection = connectable.createConnection.bind(agent);
-  connectable.createConnection = (options, callback) => createConnection(guarded(options, rule), callback);
+  connectable.createConnection = (options, callback) => {
+    try {
+      return createConnection(guarded(options, rule), callback);
+    } catch (error) {
+      return failedSocket(error as Error);
+    }
+  };
+}
+
+/** A connection that was refused before it was made, in the shape that Node's agents expect. */
+function failedSocket(error: Error): Socket {
+  const socket = new Socket();
+  process.nextTick(() => socket.destroy(error));
+  return socket;
 }
 
 /** One connection outside the pools, for tunnels. */

@@ -18,17 +18,18 @@ import {
   PRIVATE_NETWORKS,
 } from './access.ts';
 import { errorResponse } from './errors.ts';
-import { type IncomingRules, readRequest } from './incoming.ts';
+import { type IncomingRules, readHost, readRequest } from './incoming.ts';
 import {
+  connectTarget,
   type HttpProxyHostOptions,
+  parseAuthority,
   parseOrigin,
   type ResolvedTimeouts,
   resolveTimeouts,
-  splitAuthority,
 } from './options.ts';
 import { Outgoing } from './outgoing.ts';
 import { sendResponse } from './respond.ts';
-import { answerOnSocket, connectTunnel, refuse, type TunnelContext, upgradeTunnel } from './tunnel.ts';
+import { answerOnSocket, connectTunnel, refuse, type TunnelContext, upgradeTunnel, WaitingClient } from './tunnel.ts';
 
 /** Certificate and key of a TLS listener, PEM. */
 export interface TlsIdentity {
@@ -90,6 +91,8 @@ export class HttpProxyHost {
       proxy: options.proxy,
       timeouts: this.#timeouts,
       clock,
+      fixedOrigin: origin,
+      maxRequestBytes: this.#rules.maxRequestBytes,
       agentsFor: (client) => (isLoopback(client) ? this.#openAgents : this.#guardedAgents),
     });
     this.#chain = options.kit.through((request) => outgoing.send(request));
@@ -114,7 +117,10 @@ export class HttpProxyHost {
       ...tls,
     };
     const server = tls === undefined ? createServer(options) : createTlsServer(options);
-    server.timeout = this.#timeouts.idleMs;
+    // While the origin is being waited for the client is silent for a good reason; its own silence is watched where it matters.
+    server.timeout = 0;
+    // Node would silently drop fields past 1000, Content-Length and a second Host among them. The head's size is limited already.
+    server.maxHeadersCount = 0;
     this.attach(server);
     return server;
   }
@@ -124,6 +130,11 @@ export class HttpProxyHost {
     server.on('request', (message, client) => this.handle(message, client));
     server.on('upgrade', (message, socket, head) => void this.#upgrade(message, socket, head));
     server.on('connect', (message, socket, head) => void this.#connect(message, socket, head));
+    this.shelter(server);
+  }
+
+  /** Shelters a listener of the same process, such as the admin one, from clients of a forward proxy. */
+  shelter(server: Server): void {
     this.#servers.add(server);
     server.once('close', () => this.#servers.delete(server));
   }
@@ -146,8 +157,9 @@ export class HttpProxyHost {
 
   async #exchange(message: IncomingMessage, client: ServerResponse, next?: (error?: unknown) => void): Promise<void> {
     const started = this.#clock.now();
-    const cancelTotal =
-      this.#timeouts.totalMs === 0 ? undefined : this.#clock.after(this.#timeouts.totalMs, () => client.destroy());
+    const { totalMs, idleMs } = this.#timeouts;
+    const departure = new Departure(message, client);
+    const cancelTotal = totalMs === 0 ? undefined : this.#clock.after(totalMs, () => departure.expire());
     client.once('close', () => {
       cancelTotal?.();
       this.#observer({ type: 'exchange', status: client.statusCode, seconds: (this.#clock.now() - started) / 1000 });
@@ -157,54 +169,56 @@ export class HttpProxyHost {
     client.on('error', ignore);
     try {
       this.#admit(message);
-      const request = readRequest(message, this.#rules, () => departure(client));
+      const request = readRequest(message, this.#rules, () => departure.signal);
       const response = await this.#chain(request);
-      await sendResponse(response, client, this.#rules.viaName);
+      await sendResponse(response, client, this.#rules.viaName, idleMs);
     } catch (error) {
       if (client.headersSent || client.destroyed) {
         client.destroy();
         return;
       }
-      if (next !== undefined) return next(error);
+      const failure = departure.expired ?? error;
+      if (next !== undefined) return next(failure);
       // The rest of a body we do not want would be read as the next request.
       if (!message.complete) client.setHeader('connection', 'close');
-      await sendResponse(errorResponse(error), client, this.#rules.viaName);
+      await sendResponse(errorResponse(failure), client, this.#rules.viaName, idleMs);
     }
   }
 
   async #connect(message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    socket.on('error', ignore);
+    const client = new WaitingClient(socket, head);
     try {
       this.#admit(message);
-      if (this.#rules.origin !== undefined)
-        throw new PeerDistError('ERR_PEERDIST_BAD_REQUEST', 'CONNECT is for a forward proxy');
-      const target = splitAuthority(message.url ?? '', 'https');
-      if (!/:\d{1,5}$/.test(message.url ?? '') || target.hostname === '')
-        throw new PeerDistError('ERR_PEERDIST_BAD_REQUEST', 'malformed CONNECT target');
-      if (!this.#connectPorts.has(target.port)) {
-        throw new PeerDistError('ERR_PEERDIST_DESTINATION_FORBIDDEN', `CONNECT to port ${target.port} is not allowed`);
+      if (this.#rules.origin !== undefined) throw badRequest('CONNECT is for a forward proxy');
+      readHost(message);
+      const { hostname, port } = parseAuthority(message.url ?? '') ?? {};
+      if (hostname === undefined || port === undefined || port === 0) throw badRequest('malformed CONNECT target');
+      if (!this.#connectPorts.has(port)) {
+        throw new PeerDistError('ERR_PEERDIST_DESTINATION_FORBIDDEN', `CONNECT to port ${port} is not allowed`);
       }
-      await connectTunnel(target, plainAddress(message.socket.remoteAddress), socket, head, this.#tunnel);
+      const address = plainAddress(message.socket.remoteAddress);
+      await connectTunnel({ scheme: 'http', hostname, port }, address, client, this.#tunnel);
     } catch (error) {
-      await refuse(message, socket, error, this.#rules.viaName);
+      await refuse(message, client, error, this.#tunnel);
     }
   }
 
   async #upgrade(message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    socket.on('error', ignore);
+    const client = new WaitingClient(socket, head);
     try {
       this.#admit(message);
-      const controller = new AbortController();
-      socket.once('close', () => controller.abort());
-      const request = readRequest(message, this.#rules, () => controller.signal);
-      if (listMembers(message.headers.upgrade).includes('websocket'))
-        return await upgradeTunnel(message, request, socket, head, this.#tunnel);
-      // Any other protocol is politely ignored (RFC 9110 7.8), but Node has already let go of the socket: this is its last answer.
-      if (request.body !== null)
-        throw new PeerDistError('ERR_PEERDIST_BAD_REQUEST', 'a body together with an unknown Upgrade');
-      await answerOnSocket(message, socket, await this.#chain(request), this.#rules.viaName);
+      const request = readRequest(message, this.#rules, () => client.signal);
+      // Node has let go of the socket, so a body could not be told from what follows it.
+      if (request.body !== null) throw badRequest('a body together with Upgrade');
+      if (listMembers(message.headers.upgrade).includes('websocket')) {
+        const { scheme } = request;
+        const target = { scheme, ...connectTarget(this.#rules.origin?.authority ?? request.authority, scheme) };
+        return await upgradeTunnel(message, request, target, client, this.#tunnel);
+      }
+      // Any other protocol is politely ignored (RFC 9110 7.8), but this is the connection's last answer.
+      return await answerOnSocket(message, client, await this.#chain(request), this.#tunnel);
     } catch (error) {
-      await refuse(message, socket, error, this.#rules.viaName);
+      return refuse(message, client, error, this.#tunnel);
     }
   }
 
@@ -223,13 +237,53 @@ export class HttpProxyHost {
 
 function ignore(): void {}
 
-/** A signal that fires when the client goes away before it has its answer. */
-function departure(client: ServerResponse): AbortSignal {
-  const controller = new AbortController();
-  const leave = (): void => {
-    if (!client.writableFinished) controller.abort(new PeerDistAbortError('signal'));
-  };
-  if (client.destroyed) leave();
-  else client.once('close', leave);
-  return controller.signal;
+function badRequest(message: string): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_BAD_REQUEST', message);
+}
+
+/** The end of the client's interest in its answer: it goes away, or its time is up. */
+class Departure {
+  readonly #message: IncomingMessage;
+  readonly #client: ServerResponse;
+  #controller: AbortController | undefined;
+  #expired: PeerDistError | undefined;
+
+  constructor(message: IncomingMessage, client: ServerResponse) {
+    this.#message = message;
+    this.#client = client;
+  }
+
+  /** Why, when the time was up. */
+  get expired(): PeerDistError | undefined {
+    return this.#expired;
+  }
+
+  /** Made when somebody first looks: most exchanges with a warm cache never do. */
+  get signal(): AbortSignal {
+    if (this.#controller !== undefined) return this.#controller.signal;
+    const controller = new AbortController();
+    this.#controller = controller;
+    const client = this.#client;
+    const { socket } = this.#message;
+    const leave = (): void => {
+      socket.off('close', leave);
+      if (!client.writableFinished) controller.abort(this.#expired ?? new PeerDistAbortError('signal'));
+    };
+    if (client.destroyed || socket.destroyed || this.#expired !== undefined) leave();
+    else {
+      client.once('close', leave);
+      // A request in a pipeline has no connection of its own yet, and its response would not hear the client leave.
+      socket.setMaxListeners(0);
+      socket.once('close', leave);
+    }
+    return controller.signal;
+  }
+
+  /** Ends an exchange that took too long: with an answer where none has begun. */
+  expire(): void {
+    this.#expired = new PeerDistError('ERR_PEERDIST_ORIGIN_TIMEOUT', 'the exchange took too long');
+    if (this.#client.headersSent) this.#client.destroy();
+    else if (this.#controller === undefined) void this.signal;
+    else this.#controller.abort(this.#expired);
+  }
 }

@@ -1,31 +1,21 @@
 /** From what a client sent to a {@link ProxyRequest}, or a refusal. Nothing ambiguous goes any further (RFC 9112 3.2 and 6). */
 import type { IncomingMessage } from 'node:http';
-import { Transform } from 'node:stream';
 import { PeerDistError } from '../../lib/errors.ts';
 import { endToEndFields, fieldValue } from '../../lib/http/index.ts';
 import { ProxyRequest } from '../../lib/kit/index.ts';
 import { plainAddress } from './access.ts';
-import type { Origin } from './options.ts';
+import { type Origin, parseAuthority } from './options.ts';
 
 export interface IncomingRules {
   /** Fixed origin; undefined for a forward proxy. */
   readonly origin: Origin | undefined;
   readonly preserveHost: boolean;
   readonly viaName: string;
+  /** Largest Content-Length; a chunked body is counted as it goes out. */
   readonly maxRequestBytes: number;
   readonly forwarded: boolean;
   isTrustedPeer(address: string): boolean;
 }
-
-const AUTHORITY = /^(?:\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()*+,;=%-]+)(?::\d{1,5})?$/i;
-const FORWARDED_FIELDS = [
-  'forwarded',
-  'x-forwarded-for',
-  'x-forwarded-host',
-  'x-forwarded-proto',
-  'x-forwarded-port',
-  'x-real-ip',
-];
 
 function badRequest(message: string): PeerDistError {
   return new PeerDistError('ERR_PEERDIST_BAD_REQUEST', message);
@@ -38,7 +28,7 @@ function badRequest(message: string): PeerDistError {
  */
 export function readRequest(message: IncomingMessage, rules: IncomingRules, signal: () => AbortSignal): ProxyRequest {
   const host = readHost(message);
-  const { scheme, authority, target } = readTarget(message.url ?? '', host, rules);
+  const { scheme, authority, target } = readTarget(message.method, message.url ?? '', host, rules);
   const headers = endToEndFields(message.headers, 'host');
   const address = plainAddress(message.socket.remoteAddress);
   readVia(message, headers, rules);
@@ -56,8 +46,12 @@ export function readRequest(message: IncomingMessage, rules: IncomingRules, sign
   });
 }
 
-/** The one Host field, or undefined for HTTP/1.0 without. */
-function readHost(message: IncomingMessage): string | undefined {
+/**
+ * The one Host field, or undefined for HTTP/1.0 without.
+ *
+ * @throws {@link PeerDistError} `ERR_PEERDIST_BAD_REQUEST` for none, several or a malformed one
+ */
+export function readHost(message: IncomingMessage): string | undefined {
   let count = 0;
   for (let index = 0; index < message.rawHeaders.length; index += 2) {
     const name = message.rawHeaders[index] as string;
@@ -69,11 +63,12 @@ function readHost(message: IncomingMessage): string | undefined {
     if (message.httpVersion === '1.0') return undefined;
     throw badRequest('no Host field');
   }
-  if (!AUTHORITY.test(host)) throw badRequest('malformed Host field');
+  if (parseAuthority(host) === undefined) throw badRequest('malformed Host field');
   return host.toLowerCase();
 }
 
 function readTarget(
+  method: string | undefined,
   url: string,
   host: string | undefined,
   rules: IncomingRules,
@@ -92,9 +87,10 @@ function readTarget(
     };
   }
   const named = (absolute[2] as string).toLowerCase();
-  if (!AUTHORITY.test(named)) throw badRequest('malformed host in the request target');
+  if (parseAuthority(named) === undefined) throw badRequest('malformed host in the request target');
   const rest = absolute[3] as string;
-  const target = rest.startsWith('/') ? rest : `/${rest}`;
+  // RFC 9112 3.2.4: OPTIONS of a whole server has no path in the absolute form.
+  const target = rest.startsWith('/') ? rest : rest === '' && method === 'OPTIONS' ? '*' : `/${rest}`;
   // RFC 9112 3.2.2: the host of an absolute target replaces whatever Host says.
   if (rules.origin !== undefined)
     return { ...rules.origin, authority: rules.preserveHost ? named : rules.origin.authority, target };
@@ -120,7 +116,11 @@ function writeForwarded(
   address: string,
   rules: IncomingRules,
 ): void {
-  if (!rules.isTrustedPeer(address)) for (const name of FORWARDED_FIELDS) delete headers[name];
+  if (!rules.isTrustedPeer(address)) {
+    for (const name in headers) {
+      if (name === 'forwarded' || name === 'x-real-ip' || name.startsWith('x-forwarded-')) delete headers[name];
+    }
+  }
   if (!rules.forwarded) return;
   const proto = 'encrypted' in message.socket ? 'https' : 'http';
   const quoted = address.includes(':') ? `"[${address}]"` : address;
@@ -135,30 +135,25 @@ function addHop(value: string | undefined, element: string): string {
   return value === undefined ? element : `${value}, ${element}`;
 }
 
-/** The body with framing we made ourselves: a Content-Length that was valid and the only one, or none (then it goes chunked). */
+/**
+ * The body, whose framing towards the origin is made by us: the one valid Content-Length, or chunked.
+ *
+ * @throws {@link PeerDistError} `ERR_PEERDIST_BAD_REQUEST` or `ERR_PEERDIST_LIMIT`
+ */
 function readBody(message: IncomingMessage, maxBytes: number): ProxyRequest['body'] {
   const coding = message.headers['transfer-encoding'];
   const length = message.headers['content-length'];
   if (coding !== undefined) {
     if (coding.trim().toLowerCase() !== 'chunked') throw badRequest('a transfer coding other than chunked');
     if (length !== undefined || message.httpVersion === '1.0') throw badRequest('ambiguous message framing');
-  } else if (length === undefined || length === '0') return null;
-  else if (!/^\d{1,15}$/.test(length)) throw badRequest('malformed Content-Length');
-  if (Number(length ?? 0) > maxBytes) throw tooLarge(maxBytes);
-  return maxBytes === Infinity ? message : message.pipe(limitBytes(maxBytes));
+    return message;
+  }
+  if (length === undefined) return null;
+  if (!/^\d{1,15}$/.test(length)) throw badRequest('malformed Content-Length');
+  if (Number(length) > maxBytes) throw bodyTooLarge(maxBytes);
+  return Number(length) === 0 ? null : message;
 }
 
-function limitBytes(maxBytes: number): Transform {
-  let bytes = 0;
-  return new Transform({
-    transform(chunk: Uint8Array, _encoding, callback) {
-      bytes += chunk.byteLength;
-      if (bytes > maxBytes) callback(tooLarge(maxBytes));
-      else callback(null, chunk);
-    },
-  });
-}
-
-function tooLarge(maxBytes: number): PeerDistError {
+export function bodyTooLarge(maxBytes: number): PeerDistError {
   return new PeerDistError('ERR_PEERDIST_LIMIT', `the request body is larger than ${maxBytes} bytes`);
 }

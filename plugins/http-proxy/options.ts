@@ -1,3 +1,4 @@
+import { isIPv6 } from 'node:net';
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { PeerDistError } from '../../lib/errors.ts';
 import type { Observer } from '../../lib/observer.ts';
@@ -76,7 +77,7 @@ export interface Origin {
 /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for anything but scheme, host and port */
 export function parseOrigin(text: string): Origin {
   const match = /^(https?):\/\/([^/?#@\s]+)\/?$/i.exec(text);
-  if (match === null || !URL.canParse(text)) {
+  if (match === null || parseAuthority(match[2] as string) === undefined) {
     throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `not an origin like http://host:port: ${text}`);
   }
   return {
@@ -85,12 +86,28 @@ export function parseOrigin(text: string): Origin {
   };
 }
 
-/** Host name (no brackets) and port of an authority. */
-export function splitAuthority(
+export interface HostAndPort {
+  /** Without brackets. */
+  readonly hostname: string;
+  /** Undefined where the authority names none. */
+  readonly port: number | undefined;
+}
+
+/** Takes `host`, `host:port`, `[ipv6]` or `[ipv6]:port` apart; undefined for anything else (RFC 3986 3.2, no user information). */
+export function parseAuthority(authority: string): HostAndPort | undefined {
+  const match = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9._~!$&'()*+,;=%-]+))(?::(\d{1,5}))?$/i.exec(authority);
+  if (match === null) return undefined;
+  const [, literal, name, digits] = match;
+  const port = digits === undefined ? undefined : Number(digits);
+  if ((literal !== undefined && !isIPv6(literal)) || (port !== undefined && port > 65_535)) return undefined;
+  return { hostname: (literal ?? name) as string, port };
+}
+
+/** Where to connect to for an authority that {@link parseAuthority} takes. */
+export function connectTarget(
   authority: string,
-  scheme: 'http' | 'https',
+  scheme: Origin['scheme'],
 ): { readonly hostname: string; readonly port: number } {
-  const match = /^(\[[^\]]*\]|[^:]*)(?::(\d+))?$/.exec(authority);
-  const hostname = (match?.[1] ?? authority).replace(/^\[|\]$/g, '');
-  return { hostname, port: match?.[2] === undefined ? (scheme === 'https' ? 443 : 80) : Number(match[2]) };
+  const { hostname, port } = parseAuthority(authority) ?? { hostname: authority, port: undefined };
+  return { hostname, port: port ?? (scheme === 'https' ? 443 : 80) };
 }

@@ -11,12 +11,16 @@ import { isPeerDistError, PeerDistAbortError, PeerDistError } from '../../lib/er
 import { endToEndFields } from '../../lib/http/index.ts';
 import { type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { Agents } from './access.ts';
-import { type ProxyServerLike, type ResolvedTimeouts, splitAuthority } from './options.ts';
+import { bodyTooLarge } from './incoming.ts';
+import { connectTarget, type Origin, type ProxyServerLike, type ResolvedTimeouts } from './options.ts';
 
 export interface OutgoingComponents {
   readonly proxy: ProxyServerLike;
   /** Connections for this client: which pool depends on who asks. */
   readonly agentsFor: (clientAddress: string) => Agents;
+  /** Where to connect to whatever the request's Host says; undefined for a forward proxy. */
+  readonly fixedOrigin: Origin | undefined;
+  readonly maxRequestBytes: number;
   readonly timeouts: ResolvedTimeouts;
   readonly clock: Clock;
 }
@@ -25,6 +29,8 @@ const BODILESS_STATUS = new Set([204, 205, 304]);
 /** Repeated once a kept connection turned out to be closed: nothing of these can have happened twice (RFC 9110 9.2.2). */
 const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE']);
 const MAX_REPEATS = 2;
+/** Where Node stops telling: 1000 names and values. Whatever came after is lost, and could have been Cache-Control. */
+const MAX_RAW_HEADERS = 2000;
 
 /** The origin end of every chain of plug-ins. */
 export class Outgoing {
@@ -64,8 +70,8 @@ export class Outgoing {
   }
 
   #once(request: ProxyRequest, outgoing: OutgoingRequest): Promise<ProxyResponse> {
-    const { hostname, port } = splitAuthority(request.authority, request.scheme);
-    const { proxy, agentsFor } = this.#components;
+    const { proxy, agentsFor, fixedOrigin } = this.#components;
+    const { hostname, port } = connectTarget(fixedOrigin?.authority ?? request.authority, request.scheme);
     const options = {
       target: { protocol: `${request.scheme}:`, hostname, host: hostname, port },
       agent: agentsFor(request.client.address)[request.scheme],
@@ -97,7 +103,9 @@ class OutgoingRequest extends Readable {
   readonly response: Promise<ProxyResponse>;
   readonly #request: ProxyRequest;
   readonly #timeouts: ResolvedTimeouts;
+  readonly #maxRequestBytes: number;
   readonly #clock: Clock;
+  #sentBytes = 0;
   #resolve!: (response: ProxyResponse) => void;
   #reject!: (error: unknown) => void;
   #upstream: ClientRequest | undefined;
@@ -105,10 +113,11 @@ class OutgoingRequest extends Readable {
   #cancelTimer: (() => void) | undefined;
   #failure: unknown;
 
-  constructor(request: ProxyRequest, { timeouts, clock }: OutgoingComponents) {
+  constructor(request: ProxyRequest, { timeouts, maxRequestBytes, clock }: OutgoingComponents) {
     super({ highWaterMark: 256 * 1024 });
     this.#request = request;
     this.#timeouts = timeouts;
+    this.#maxRequestBytes = maxRequestBytes;
     this.#clock = clock;
     this.method = request.method;
     this.response = new Promise((resolve, reject) => {
@@ -146,7 +155,8 @@ class OutgoingRequest extends Readable {
     upstream.once('finish', () => {
       if (this.#incoming === undefined) this.#startTimer(this.#timeouts.headMs, 'the origin did not answer in time');
     });
-    if (this.#timeouts.idleMs > 0) upstream.setTimeout(this.#timeouts.idleMs, () => this.#idle());
+    upstream.on('timeout', () => this.#idle());
+    upstream.setTimeout(this.#timeouts.idleMs);
     try {
       this.#writeHead(upstream);
       this.#sendBody();
@@ -159,6 +169,10 @@ class OutgoingRequest extends Readable {
     this.#cancelTimer?.();
     this.#incoming = incoming;
     incoming.once('close', () => this.#request.signal.removeEventListener('abort', this.#leave));
+    if (incoming.rawHeaders.length >= MAX_RAW_HEADERS) {
+      this.fail(new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin sent too many header fields'));
+      return;
+    }
     const headers = endToEndFields(incoming.headers);
     const status = incoming.statusCode ?? 502;
     const bodiless = this.#request.method === 'HEAD' || BODILESS_STATUS.has(status);
@@ -192,7 +206,9 @@ class OutgoingRequest extends Readable {
   readonly #leave = (): void => this.fail(new PeerDistAbortError('signal', this.#request.signal.reason));
 
   readonly #onData = (chunk: Uint8Array): void => {
-    if (!this.push(chunk)) this.#request.body?.pause();
+    this.#sentBytes += chunk.byteLength;
+    if (this.#sentBytes > this.#maxRequestBytes) this.fail(bodyTooLarge(this.#maxRequestBytes));
+    else if (!this.push(chunk)) this.#request.body?.pause();
   };
 
   #writeHead(upstream: ClientRequest): void {
@@ -208,7 +224,7 @@ class OutgoingRequest extends Readable {
     if (body === null) {
       // A method that usually has a body must say that it has none; others say nothing.
       if (method === 'POST' || method === 'PUT' || method === 'PATCH') upstream.setHeader('content-length', '0');
-    } else if (typeof length === 'string') upstream.setHeader('content-length', length);
+    } else if (typeof length === 'string') upstream.setHeader('content-length', String(Number(length)));
     else upstream.setHeader('transfer-encoding', 'chunked');
   }
 

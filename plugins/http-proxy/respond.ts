@@ -10,52 +10,98 @@ const REASON = /^[\t\x20-\x7e\x80-\xff]*$/;
 /**
  * Writes a response. Resolves when the client has it all, or is gone; rejects when the body failed after the head had been sent, and the
  * client's connection is then broken, so that a cut body cannot pass for a whole one.
+ *
+ * @param idleMs without progress after which a client that does not read is dropped; 0 = never
  */
-export async function sendResponse(response: ProxyResponse, client: ServerResponse, viaName: string): Promise<void> {
-  const { body, status } = response;
-  writeHead(response, client, viaName);
+export async function sendResponse(
+  response: ProxyResponse,
+  client: ServerResponse,
+  viaName: string,
+  idleMs: number,
+): Promise<void> {
+  const { body, status, transforms } = response;
+  try {
+    writeHead(response, client, viaName);
+  } catch (error) {
+    response.discard();
+    throw error;
+  }
+  client.socket?.setTimeout(idleMs);
   if (client.destroyed) return response.discard();
-  if (body === null || client.req.method === 'HEAD' || status === 204 || status === 304) {
+  if (body === null || client.req.method === 'HEAD' || isBodiless(status)) {
     if (body !== null) response.discard();
     client.end();
     return;
   }
-  if (Array.isArray(body) && response.transforms.length === 0)
-    return writePieces(body as readonly Uint8Array[], client);
+  if (Array.isArray(body) && transforms.length === 0) return writePieces(body as readonly Uint8Array[], client);
+  // A body of another length than announced would be read as part of the next answer: Node breaks the connection instead.
+  client.strictContentLength = true;
+  const stream = response.stream();
+  if (client.req.httpVersion === '1.0') resetOnFailure(stream, client);
   try {
-    await pipeline([response.transforms.length === 0 ? (body as Readable) : response.stream(), client]);
+    await pipeline([stream, client]);
   } catch (error) {
     // A client that leaves is no failure; a body that breaks is.
     if (!isPrematureClose(error)) throw error;
   }
 }
 
+/** For HTTP/1.0 the end of the connection is the end of the body: only a reset tells a cut body from a whole one. */
+function resetOnFailure(stream: Readable, client: ServerResponse): void {
+  stream.prependListener('error', () => void client.socket?.resetAndDestroy());
+}
+
+function isBodiless(status: number): boolean {
+  return status === 204 || status === 205 || status === 304;
+}
+
 function writeHead(response: ProxyResponse, client: ServerResponse, viaName: string): void {
-  const { status, statusText, headers, body } = response;
+  const { status, statusText, headers } = response;
   const fields: string[] = [];
   for (const name in headers) {
     const value = headers[name];
-    if (value === undefined || name === 'via') continue;
+    if (value === undefined || name === 'via' || (name === 'content-length' && (status === 204 || status === 205)))
+      continue;
     if (typeof value === 'string') fields.push(name, value);
     else for (const line of value) fields.push(name, line);
   }
   const via = headers['via'];
   fields.push('via', `${via === undefined ? '' : `${String(via)}, `}1.1 ${viaName}`);
-  if (headers['content-length'] === undefined) {
-    if (body === null && status !== 204 && status !== 304 && client.req.method !== 'HEAD')
-      fields.push('content-length', '0');
-    else if (Array.isArray(body))
-      fields.push('content-length', String(body.reduce((sum: number, piece: Uint8Array) => sum + piece.byteLength, 0)));
-  }
+  const length = ownLength(response);
+  if (length !== undefined && client.req.method !== 'HEAD') fields.push('content-length', String(length));
   const reason =
     statusText !== undefined && statusText !== '' && REASON.test(statusText)
       ? statusText
       : (STATUS_CODES[status] ?? 'Unknown');
+  if (client.getHeaderNames().length > 0) {
+    // Express and others have set fields before; given an array, Node would then keep only the last line of each name.
+    setFields(client, writable(fields));
+    client.writeHead(status, reason);
+    return;
+  }
   try {
     client.writeHead(status, reason, fields);
   } catch {
     client.writeHead(status, reason, writable(fields));
   }
+}
+
+/** The length of a body in memory, where the head does not say it; a Transform may change it. */
+function ownLength({ status, headers, body, transforms }: ProxyResponse): number | undefined {
+  if (status === 205) return 0;
+  if (status === 204 || status === 304 || headers['content-length'] !== undefined || transforms.length > 0)
+    return undefined;
+  if (body === null) return 0;
+  return Array.isArray(body) ? body.reduce((sum: number, piece: Uint8Array) => sum + piece.byteLength, 0) : undefined;
+}
+
+function setFields(client: ServerResponse, fields: readonly string[]): void {
+  const lines = new Map<string, string[]>();
+  for (let index = 0; index < fields.length; index += 2) {
+    const name = fields[index] as string;
+    lines.set(name, [...(lines.get(name) ?? []), fields[index + 1] as string]);
+  }
+  for (const [name, values] of lines) client.setHeader(name, values.length === 1 ? (values[0] as string) : values);
 }
 
 /** Fields the origin sent and Node refuses to write are left out: they must not cost the client its answer. */

@@ -4,13 +4,13 @@ import { request as httpsRequest } from 'node:https';
 import type { Socket } from 'node:net';
 import { type Duplex, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
-import { endToEndFields } from '../../lib/http/index.ts';
+import { isPeerDistError, PeerDistAbortError, PeerDistError } from '../../lib/errors.ts';
+import { endToEndFields, listMembers } from '../../lib/http/index.ts';
 import { type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
 import { type DestinationRule, openConnection } from './access.ts';
 import { errorResponse } from './errors.ts';
-import { type ResolvedTimeouts, splitAuthority } from './options.ts';
+import type { ResolvedTimeouts } from './options.ts';
 import { sendResponse } from './respond.ts';
 
 export interface TunnelContext {
@@ -21,150 +21,223 @@ export interface TunnelContext {
   readonly ruleFor: (clientAddress: string) => DestinationRule | undefined;
 }
 
-/** Answers a request whose socket Node has handed over, and closes the connection. */
+export interface TunnelTarget {
+  readonly scheme: 'http' | 'https';
+  readonly hostname: string;
+  readonly port: number;
+}
+
+/** Bytes a client may send before its tunnel is there; then it has to wait. Policy, not protocol. */
+const MAX_EARLY_BYTES = 64 * 1024;
+
+/**
+ * A client whose socket Node has handed over and that waits for its tunnel. Its socket is read meanwhile, because a client that
+ * leaves would go unnoticed otherwise; what it sends early is kept for the tunnel.
+ */
+export class WaitingClient {
+  readonly socket: Duplex;
+  readonly #controller = new AbortController();
+  readonly #early: Buffer[];
+  #earlyBytes: number;
+
+  constructor(socket: Duplex, head: Buffer) {
+    this.socket = socket;
+    this.#early = [head];
+    this.#earlyBytes = head.byteLength;
+    socket.on('error', () => {});
+    socket.on('data', this.#keep);
+    socket.once('end', this.#leave);
+    socket.once('close', this.#leave);
+  }
+
+  /** Fires when the client goes away before it has its tunnel or its answer. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** Ends the waiting. @returns what came early */
+  claim(): Buffer {
+    this.socket.off('data', this.#keep);
+    this.socket.off('end', this.#leave);
+    this.socket.off('close', this.#leave);
+    this.socket.pause();
+    return Buffer.concat(this.#early);
+  }
+
+  readonly #keep = (chunk: Buffer): void => {
+    this.#early.push(chunk);
+    this.#earlyBytes += chunk.byteLength;
+    if (this.#earlyBytes > MAX_EARLY_BYTES) this.socket.pause();
+  };
+
+  readonly #leave = (): void => {
+    this.#controller.abort(new PeerDistAbortError('signal'));
+    this.socket.destroy();
+  };
+}
+
+/** Answers a client that waits, and closes its connection. */
 export async function answerOnSocket(
   message: IncomingMessage,
-  socket: Duplex,
+  client: WaitingClient,
   response: ProxyResponse,
-  viaName: string,
+  { viaName, timeouts }: TunnelContext,
 ): Promise<void> {
+  const { socket } = client;
+  client.claim();
+  if (socket.destroyed) return response.discard();
   const writer = new ServerResponse(message);
   writer.shouldKeepAlive = false;
   writer.assignSocket(socket as Socket);
-  socket.on('error', () => {});
+  // A client that leaves while it is being answered ends its side; nothing it sends matters any more.
+  socket.resume();
   try {
-    await sendResponse(response, writer, viaName);
-    await new Promise((resolve) => {
-      if (writer.writableFinished || socket.destroyed) resolve(undefined);
-      writer.once('finish', resolve).once('close', resolve);
-    });
+    await sendResponse(response, writer, viaName, timeouts.idleMs);
+    if (!writer.writableFinished && !socket.destroyed) {
+      await new Promise((resolve) => {
+        writer.once('finish', resolve);
+        socket.once('close', resolve);
+      });
+    }
     socket.end();
   } catch {
     socket.destroy();
   }
+  return undefined;
 }
 
-/** CONNECT (RFC 9110 9.3.6) to an authority that the caller has found acceptable. */
+/** CONNECT (RFC 9110 9.3.6) to a target that the caller has found acceptable. */
 export async function connectTunnel(
-  target: { hostname: string; port: number },
+  target: TunnelTarget,
   clientAddress: string,
-  socket: Duplex,
-  head: Buffer,
+  client: WaitingClient,
   context: TunnelContext,
 ): Promise<void> {
-  const upstream = await openSocket({ scheme: 'http', ...target }, clientAddress, context, socket);
-  socket.write(`HTTP/1.1 200 Connection Established\r\nVia: 1.1 ${context.viaName}\r\n\r\n`);
-  if (head.byteLength > 0) upstream.write(head);
-  await exchange(socket, upstream, context);
+  const upstream = await openSocket(target, clientAddress, client, context);
+  const early = client.claim();
+  client.socket.write(`HTTP/1.1 200 Connection Established\r\nVia: 1.1 ${context.viaName}\r\n\r\n`);
+  await exchange(client.socket, upstream, { toUpstream: early }, context);
 }
 
 /** A WebSocket handshake and, if the origin agrees, the tunnel behind it; any other answer is passed on. */
 export async function upgradeTunnel(
   message: IncomingMessage,
   request: ProxyRequest,
-  socket: Duplex,
-  head: Buffer,
+  target: TunnelTarget,
+  client: WaitingClient,
   context: TunnelContext,
 ): Promise<void> {
-  const { hostname, port } = splitAuthority(request.authority, request.scheme);
-  const upstream = await openSocket(
-    { scheme: request.scheme, hostname, port },
-    request.client.address,
-    context,
-    socket,
-  );
-  const send = request.scheme === 'https' ? httpsRequest : httpRequest;
-  const outgoing = send({
-    method: request.method,
-    path: request.target,
-    headers: {
-      ...(request.headers as Record<string, string>),
-      host: request.authority,
-      connection: 'Upgrade',
-      upgrade: 'websocket',
-    },
-    createConnection: () => upstream,
-  });
-  const leave = (): void => void outgoing.destroy();
-  socket.once('close', leave);
+  const upstream = await openSocket(target, request.client.address, client, context);
   try {
-    const answer = await new Promise<{ head: IncomingMessage; first?: Buffer }>((resolve, reject) => {
-      const cancel = setTimeout(
-        () => reject(new PeerDistError('ERR_PEERDIST_ORIGIN_TIMEOUT', 'the origin did not answer in time')),
-        context.timeouts.headMs || 2 ** 31 - 1,
+    const { head, first } = await handshake(request, upstream, client.signal, context.timeouts.headMs);
+    if (first === undefined) {
+      const { statusCode = 502, headers } = head;
+      await answerOnSocket(
+        message,
+        client,
+        new ProxyResponse({ status: statusCode, headers: endToEndFields(headers), body: head }),
+        context,
       );
-      cancel.unref();
-      outgoing.once('response', (response) => resolve({ head: response }));
-      outgoing.once('upgrade', (response, _socket, first) => resolve({ head: response, first }));
-      outgoing.once('close', () => clearTimeout(cancel));
-      outgoing.once('error', (error) =>
-        reject(new PeerDistError('ERR_PEERDIST_ORIGIN_UNREACHABLE', 'the origin cannot be reached', { cause: error })),
-      );
-      outgoing.end();
-    });
-    if (answer.first === undefined) {
-      const response = new ProxyResponse({
-        status: answer.head.statusCode ?? 502,
-        headers: endToEndFields(answer.head.headers),
-        body: answer.head,
-      });
-      return await answerOnSocket(message, socket, response, context.viaName);
+      return;
     }
-    socket.write(switchingHead(answer.head));
-    if (answer.first.byteLength > 0) socket.write(answer.first);
-    if (head.byteLength > 0) upstream.write(head);
-    await exchange(socket, upstream, context);
+    if (!listMembers(head.headers.upgrade).includes('websocket')) {
+      throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin switched to another protocol');
+    }
+    const early = client.claim();
+    client.socket.write(switchingHead(head));
+    await exchange(client.socket, upstream, { toUpstream: early, toClient: first }, context);
   } finally {
-    socket.off('close', leave);
-    if (!upstream.destroyed && socket.destroyed) upstream.destroy();
+    upstream.destroy();
   }
 }
 
 /** Tells the client why there is no tunnel. */
-export async function refuse(message: IncomingMessage, socket: Duplex, error: unknown, viaName: string): Promise<void> {
-  if (socket.destroyed) return;
-  await answerOnSocket(message, socket, errorResponse(error), viaName);
+export async function refuse(
+  message: IncomingMessage,
+  client: WaitingClient,
+  error: unknown,
+  context: TunnelContext,
+): Promise<void> {
+  await answerOnSocket(message, client, errorResponse(error), context);
+}
+
+/** Sends the handshake over a connection of its own; `first` is there when the origin has switched. */
+function handshake(
+  request: ProxyRequest,
+  upstream: Socket,
+  signal: AbortSignal,
+  headMs: number,
+): Promise<{ readonly head: IncomingMessage; readonly first?: Buffer }> {
+  const send = request.scheme === 'https' ? httpsRequest : httpRequest;
+  return new Promise((resolve, reject) => {
+    const outgoing = send({
+      method: request.method,
+      path: request.target,
+      headers: {
+        ...(request.headers as Record<string, string>),
+        host: request.authority,
+        connection: 'Upgrade',
+        upgrade: 'websocket',
+      },
+      createConnection: () => upstream,
+      signal,
+    });
+    const late =
+      headMs === 0
+        ? undefined
+        : setTimeout(
+            () =>
+              outgoing.destroy(new PeerDistError('ERR_PEERDIST_ORIGIN_TIMEOUT', 'the origin did not answer in time')),
+            headMs,
+          );
+    const settle = (answer: { readonly head: IncomingMessage; readonly first?: Buffer }): void => {
+      clearTimeout(late);
+      resolve(answer);
+    };
+    outgoing.once('response', (head) => settle({ head }));
+    outgoing.once('upgrade', (head, _socket, first) => settle({ head, first }));
+    outgoing.once('error', (error) => reject(unreachable(error)));
+    outgoing.once('close', () => {
+      clearTimeout(late);
+      reject(unreachable(undefined));
+    });
+    outgoing.end();
+  });
 }
 
 async function openSocket(
-  target: { scheme: 'http' | 'https'; hostname: string; port: number },
+  target: TunnelTarget,
   clientAddress: string,
-  context: TunnelContext,
-  client: Duplex,
+  client: WaitingClient,
+  { ruleFor, originCa, timeouts }: TunnelContext,
 ): Promise<Socket> {
-  const upstream = openConnection(target, context.ruleFor(clientAddress), context.originCa);
+  const upstream = openConnection(target, ruleFor(clientAddress), originCa);
   const abandon = (): void => void upstream.destroy();
-  client.once('close', abandon);
-  try {
-    await new Promise<void>((resolve, reject) => {
-      upstream.setTimeout(context.timeouts.connectMs, () =>
-        upstream.destroy(
-          new PeerDistError('ERR_PEERDIST_ORIGIN_TIMEOUT', 'the destination could not be connected to in time'),
-        ),
-      );
-      upstream.once(target.scheme === 'https' ? 'secureConnect' : 'connect', () => resolve());
-      upstream.once('error', (error) =>
-        reject(
-          isPeerDistError(error)
-            ? error
-            : new PeerDistError('ERR_PEERDIST_ORIGIN_UNREACHABLE', 'the destination cannot be reached', {
-                cause: error,
-              }),
-        ),
-      );
-      upstream.once('close', () =>
-        reject(new PeerDistError('ERR_PEERDIST_ORIGIN_UNREACHABLE', 'the destination cannot be reached')),
-      );
-    });
-    upstream.setTimeout(0);
-    return upstream;
-  } finally {
-    client.off('close', abandon);
-  }
+  if (client.signal.aborted) abandon();
+  client.signal.addEventListener('abort', abandon, { once: true });
+  await new Promise<void>((resolve, reject) => {
+    upstream.setTimeout(timeouts.connectMs, () =>
+      upstream.destroy(
+        new PeerDistError('ERR_PEERDIST_ORIGIN_TIMEOUT', 'the destination could not be connected to in time'),
+      ),
+    );
+    upstream.once(target.scheme === 'https' ? 'secureConnect' : 'connect', () => resolve());
+    upstream.once('error', (error) => reject(unreachable(error)));
+    upstream.once('close', () => reject(unreachable(undefined)));
+  });
+  upstream.removeAllListeners('timeout');
+  upstream.setTimeout(timeouts.idleMs, abandon);
+  upstream.on('error', () => {});
+  return upstream;
 }
 
-async function exchange(client: Duplex, upstream: Duplex, { timeouts, observer }: TunnelContext): Promise<void> {
-  let bytes = 0;
+async function exchange(
+  client: Duplex,
+  upstream: Socket,
+  { toUpstream, toClient }: { readonly toUpstream: Buffer; readonly toClient?: Buffer },
+  { timeouts, observer }: TunnelContext,
+): Promise<void> {
+  let bytes = toUpstream.byteLength + (toClient?.byteLength ?? 0);
   const count = (): Transform =>
     new Transform({
       transform(chunk: Uint8Array, _encoding, callback) {
@@ -172,27 +245,37 @@ async function exchange(client: Duplex, upstream: Duplex, { timeouts, observer }
         callback(null, chunk);
       },
     });
-  const idle = (): void => {
+  let closed = false;
+  const close = (): void => {
+    if (closed) return;
+    closed = true;
     client.destroy();
     upstream.destroy();
+    observer({ type: 'tunnel', bytes });
   };
-  (client as Socket).setTimeout?.(timeouts.idleMs, idle);
-  (upstream as Socket).setTimeout?.(timeouts.idleMs, idle);
+  if (toUpstream.byteLength > 0) upstream.write(toUpstream);
+  if (toClient !== undefined && toClient.byteLength > 0) client.write(toClient);
+  (client as Socket).setTimeout(timeouts.idleMs, close);
+  upstream.setTimeout(timeouts.idleMs, close);
   try {
     await Promise.all([pipeline(client, count(), upstream), pipeline(upstream, count(), client)]);
   } catch {
     // one side left; the other has been closed by the pipelines
   } finally {
-    idle();
-    observer({ type: 'tunnel', bytes });
+    close();
   }
+}
+
+function unreachable(cause: unknown): PeerDistError {
+  if (isPeerDistError(cause)) return cause;
+  return new PeerDistError('ERR_PEERDIST_ORIGIN_UNREACHABLE', 'the destination cannot be reached', { cause });
 }
 
 /** The 101 with its end-to-end fields; lines are rebuilt, so nothing the origin sent can start a second head. */
 function switchingHead(head: IncomingMessage): string {
   const lines = ['HTTP/1.1 101 Switching Protocols', 'Connection: Upgrade', 'Upgrade: websocket'];
   for (const [name, value] of Object.entries(endToEndFields(head.headers))) {
-    for (const line of Array.isArray(value) ? value : [value as string]) {
+    for (const line of typeof value === 'string' ? [value] : (value ?? [])) {
       if (!/[\r\n\0]/.test(line) && name !== 'content-length') lines.push(`${name}: ${line}`);
     }
   }

@@ -62,7 +62,9 @@ export async function startService({
   };
   try {
     const address = await open(host.createServer(tls), listen);
-    const adminAddress = admin && (await open(createAdminServer(metrics), admin));
+    const adminServer = createAdminServer(metrics);
+    host.shelter(adminServer);
+    const adminAddress = admin && (await open(adminServer, admin));
     return { address, adminAddress, metrics, scheme: tls === undefined ? 'http' : 'https', stop };
   } catch (error) {
     await stop(0);
