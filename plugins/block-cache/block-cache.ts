@@ -1,4 +1,4 @@
-import { systemClock } from '../../lib/clock.ts';
+import { type Clock, systemClock } from '../../lib/clock.ts';
 import { fieldValue, parseCacheControl } from '../../lib/http/index.ts';
 import { definePlugin, type Next, type Plugin, type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import { ignoreObservations, type Observer } from '../../lib/observer.ts';
@@ -29,6 +29,7 @@ export function createBlockCache(options: BlockCacheOptions): Plugin {
 
 class BlockCache {
   readonly #joinWaitMs: number;
+  readonly #clock: Clock;
   readonly #observer: Observer;
   readonly #catalogue: Catalogue;
   readonly #flights: Flights;
@@ -39,6 +40,7 @@ class BlockCache {
   constructor({ peerdist, observer = ignoreObservations, clock = systemClock, ...rest }: BlockCacheOptions) {
     const options = resolveBlockCacheOptions(rest);
     this.#joinWaitMs = options.joinWaitMs;
+    this.#clock = clock;
     this.#observer = observer;
     this.#catalogue = new Catalogue({ ...options, observer });
     this.#flights = new Flights(clock);
@@ -110,42 +112,42 @@ class BlockCache {
       return ProxyResponse.text(504, 'not in this cache, and only-if-cached was asked for');
     if (request.method === 'HEAD') return withCacheStatus(withoutCoding(await next(request)), 'fwd=bypass');
     const sociable =
-      stale === undefined &&
-      !forOrigin &&
-      !directives.has('no-store') &&
-      !directives.has('no-cache') &&
-      headers['pragma'] === undefined;
-    if (sociable) {
-      const joined = await this.#join(request, next);
-      if (joined !== undefined) return joined;
-    }
-    const flight = sociable ? this.#flights.start(key) : undefined;
-    try {
-      return await this.#origin.fetch(request, next, stale, () => flight?.land());
-    } finally {
-      flight?.land();
-    }
-  }
-
-  /** Waits for what another client is fetching, as far as its answer may be given to this one too. */
-  async #join(request: ProxyRequest, next: Next): Promise<ProxyResponse | undefined> {
-    let plain = this.#plainBodies.find(request);
-    if (plain === undefined) {
-      if (!(await this.#flights.wait(request.key, this.#joinWaitMs, request.signal))) return undefined;
+      !forOrigin && !directives.has('no-store') && !directives.has('no-cache') && headers['pragma'] === undefined;
+    if (!sociable) return this.#origin.fetch(request, next, stale, () => {});
+    const deadline = this.#clock.now() + this.#joinWaitMs;
+    for (;;) {
+      const plain = await this.#joinPlain(request);
+      if (plain !== undefined) return plain;
+      const flight = this.#flights.start(key);
+      if (flight !== undefined) {
+        try {
+          return await this.#origin.fetch(request, next, stale, (landing) => flight.land(landing));
+        } finally {
+          flight.land('again');
+        }
+      }
+      const landing = await this.#flights.wait(key, Math.max(0, deadline - this.#clock.now()), request.signal);
       const resource = this.#catalogue.find(request);
-      if (resource?.freshness.isFreshFor(request.headers) === true) {
+      if (resource?.freshness.isFreshFor(headers) === true) {
         this.#observer({ type: 'collapsed' });
         return this.#serving.serve(resource, request, next, 'fwd=uri-miss; collapsed');
       }
-      plain = this.#plainBodies.find(request);
+      if (landing === 'alone') {
+        return (await this.#joinPlain(request)) ?? this.#origin.fetch(request, next, stale, () => {});
+      }
     }
+  }
+
+  /** The answer out of a plain body that is under way, as far as it may be given to this client too. */
+  async #joinPlain(request: ProxyRequest): Promise<ProxyResponse | undefined> {
+    const plain = this.#plainBodies.find(request);
     if (plain === undefined) return undefined;
     try {
       const response = await this.#serving.servePlain(plain, request, 'fwd=uri-miss; collapsed', this.#joinWaitMs);
       this.#observer({ type: 'collapsed' });
       return response;
     } catch {
-      return undefined; // too late or broken: the origin is asked once more, for this client alone
+      return undefined; // too late or broken: the origin is asked once more
     }
   }
 }

@@ -72,7 +72,7 @@ export async function openResource({
     length: contentLength(response, range),
     validators,
     head,
-    freshness: new Freshness(request, head, clock),
+    freshness: new Freshness(request, response.headers, clock),
     bytes: encoded.byteLength + 2 * JSON.stringify(head).length + 4096,
   };
 }

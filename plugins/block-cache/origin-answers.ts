@@ -15,7 +15,7 @@ import type { PeerDist } from '../../lib/peerdist/index.ts';
 import { type CacheStatus, withCacheStatus } from './cache-status.ts';
 import { cachedHead, type CachedResource, openResource } from './cached-resource.ts';
 import type { Catalogue } from './catalogue.ts';
-import { Leash } from './flights.ts';
+import { type Landing, Leash } from './flights.ts';
 import { Freshness } from './freshness.ts';
 import type { ResolvedBlockCacheOptions } from './options.ts';
 import type { PlainBodies } from './plain-bodies.ts';
@@ -63,13 +63,13 @@ export class OriginAnswers {
    * One request to the origin in the client's name.
    *
    * @param stale what is known and must be asked about
-   * @param landed called as soon as others can find what came
+   * @param landed called as soon as others can find what came, and with what they should do if they find nothing
    */
   async fetch(
     request: ProxyRequest,
     next: Next,
     stale: CachedResource | undefined,
-    landed: () => void,
+    landed: (landing: Landing) => void,
   ): Promise<ProxyResponse> {
     const leash = new Leash(request.signal);
     let ask = askForContentInformation(request, this.#options.maxContentInformationVersion).with({
@@ -78,14 +78,18 @@ export class OriginAnswers {
     const revalidating = stale !== undefined && !hasConditions(request.headers);
     if (revalidating) ask = ask.with({ headers: { ...ask.headers, ...condition(stale) } });
     const response = await next(ask);
-    if (response.status === 304 && stale !== undefined)
-      return this.#notModified(request, next, stale, response, revalidating);
+    if (response.status === 304 && stale !== undefined) {
+      const answer = this.#notModified(request, next, stale, response, revalidating);
+      landed('alone');
+      return answer;
+    }
     const status = stale === undefined ? 'fwd=uri-miss' : 'fwd=stale';
     if (isCoded(response)) return this.#receiveCoded(request, next, response, status, landed);
-    return (
-      (await this.#receivePromised(request, next, response, leash, status, landed)) ??
-      this.#serving.passPlain(response, status)
-    );
+    const promised = await this.#receivePromised(request, next, response, leash, status, landed);
+    if (promised !== undefined) return promised;
+    // A part or a 304 came of this client's own range or condition; anything else would come to the next client too.
+    landed(response.status === 206 || response.status === 304 ? 'again' : 'alone');
+    return this.#serving.passPlain(response, status);
   }
 
   async #notModified(
@@ -108,7 +112,7 @@ export class OriginAnswers {
   /** The fields of a 304 replace the stored ones (RFC 9111 4.3.4); where the new ones forbid keeping, this exchange is the last. */
   #freshen(request: ProxyRequest, stale: CachedResource, response: ProxyResponse): void {
     const head = { ...stale.head, ...cachedHead(response.headers) };
-    const freshness = new Freshness(request, head, this.#clock);
+    const freshness = new Freshness(request, { ...head, age: response.headers['age'] }, this.#clock);
     if (freshness.isStorable) {
       stale.head = head;
       stale.freshness = freshness;
@@ -121,8 +125,13 @@ export class OriginAnswers {
     next: Next,
     response: ProxyResponse,
     status: CacheStatus,
-    landed: () => void,
+    landed: (landing: Landing) => void,
   ): Promise<ProxyResponse> {
+    if (response.status !== 200 && response.status !== 206) {
+      // Content information of an error page, say: it describes nothing that could be served as a 200.
+      response.discard();
+      return this.#serving.serveIdentity(request, next);
+    }
     let resource: CachedResource;
     try {
       const described = await this.#open(request, response);
@@ -133,7 +142,7 @@ export class OriginAnswers {
       return this.#serving.serveIdentity(request, next);
     }
     if (resource.handle.description?.range.length === resource.length) this.#catalogue.remember(request, resource);
-    landed();
+    landed('alone');
     return this.#serving.serve(resource, request, next, status, { conditions: false });
   }
 
@@ -185,7 +194,7 @@ export class OriginAnswers {
     response: ProxyResponse,
     leash: Leash,
     status: CacheStatus,
-    landed: () => void,
+    landed: (landing: Landing) => void,
   ): Promise<ProxyResponse | undefined> {
     const length = Number(fieldValue(response.headers, 'content-length') ?? Number.NaN);
     if (response.status !== 200 || !isHashPromised(response) || !(response.body instanceof Readable)) return undefined;
@@ -199,7 +208,7 @@ export class OriginAnswers {
       return resource && { resource, keep: () => this.#catalogue.remember(request, resource) };
     });
     const answer = this.#serving.servePlain(plain, withoutRange(request), status);
-    landed();
+    landed('alone');
     return answer;
   }
 }

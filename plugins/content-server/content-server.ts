@@ -172,7 +172,7 @@ class ContentServer {
   /** The origin's answer as it is; a body worth publishing is hashed on its way, and the client told to come back. */
   async #pass(request: ProxyRequest, response: ProxyResponse, negotiation: Coded): Promise<ProxyResponse> {
     const answer = withCodingVary(response);
-    if (!isPublishable(response, { minBytes: this.#minBytes, maxBytes: this.#maxBytes })) return answer;
+    if (!isPublishable(request, response, { minBytes: this.#minBytes, maxBytes: this.#maxBytes })) return answer;
     const names = varyNames(response.headers) ?? [];
     const validators = validatorsOf(response.headers);
     const contentId = [

@@ -66,8 +66,12 @@ export function canBeCoded(headers: HeaderFields): boolean {
   );
 }
 
-/** True when the body of this answer to a GET should be hashed as it passes; its length is checked where it is known. */
+/**
+ * True when the body of this answer to a GET should be hashed as it passes; its length is checked where it is known.
+ * What was made for one user and is named by a date alone cannot be told from another user's, so it is left alone.
+ */
 export function isPublishable(
+  request: ProxyRequest,
   response: ProxyResponse,
   { minBytes, maxBytes }: { minBytes: number; maxBytes: number },
 ): boolean {
@@ -77,6 +81,7 @@ export function isPublishable(
     status === 200 &&
     body !== null &&
     canBeCoded(headers) &&
+    (headers['etag'] !== undefined || !isPersonal(request)) &&
     headers['content-encoding'] === undefined &&
     !parseCacheControl(fieldValue(headers, 'cache-control')).has('no-store') &&
     (length === undefined || (Number(length) >= minBytes && Number(length) <= maxBytes))
@@ -109,8 +114,11 @@ export function agreementCondition(known: PublishedResource, request: ProxyReque
   const { etag, lastModified } = known.validators;
   if (etag !== undefined) return { 'if-none-match': etag };
   // A date cannot tell one user's page from another's.
-  const personal = request.headers['authorization'] !== undefined || request.headers['cookie'] !== undefined;
-  return personal || lastModified === undefined ? undefined : { 'if-modified-since': lastModified };
+  return isPersonal(request) || lastModified === undefined ? undefined : { 'if-modified-since': lastModified };
+}
+
+function isPersonal({ headers }: ProxyRequest): boolean {
+  return headers['authorization'] !== undefined || headers['cookie'] !== undefined;
 }
 
 /** The head with the Vary members that every answer of a resource with a coded form needs. */

@@ -43,7 +43,13 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
   const counter = (name: Name): Counter => new Counter({ name, help: METRICS[name], registers: [registry] });
   const counters = <L extends string>(name: Name, label: string, values: readonly L[]): Record<L, Counter.Internal> => {
     const family = new Counter({ name, help: METRICS[name], labelNames: [label], registers: [registry] });
-    return Object.fromEntries(values.map((value) => [value, family.labels(value)])) as Record<L, Counter.Internal>;
+    return Object.fromEntries(
+      values.map((value) => {
+        const child = family.labels(value);
+        child.inc(0);
+        return [value, child];
+      }),
+    ) as Record<L, Counter.Internal>;
   };
   const stores = ['block', 'content_information'] as const;
   const delivered = counters('peerdist_delivered_bytes_total', 'source', ['store', 'origin']);

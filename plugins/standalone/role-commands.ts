@@ -1,5 +1,7 @@
 /** `peerdist reverse` and `peerdist branch`: options to roles. */
+import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
 import { type Command, Option } from 'commander';
 import type { HashProvider } from '../../lib/crypto/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
@@ -183,7 +185,7 @@ function commonOptions(values: CommonValues): RoleOptions {
     listen: values.listen,
     admin: values.admin === false ? undefined : values.admin,
     tls: readTls(values),
-    originCa: values.originCa === undefined ? undefined : readText('--origin-ca', values.originCa),
+    originCa: values.originCa === undefined ? undefined : readCertificates(values.originCa),
     preserveHost: values.preserveHost,
     forwarded: values.forwarded,
     trustedPeers: values.trustPeer,
@@ -199,7 +201,28 @@ function readTls({ tlsCert, tlsKey }: CommonValues): TlsIdentity | undefined {
   if (tlsCert === undefined || tlsKey === undefined) {
     throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', '--tls-cert and --tls-key belong together');
   }
-  return { cert: readText('--tls-cert', tlsCert), key: readText('--tls-key', tlsKey) };
+  const identity = { cert: readText('--tls-cert', tlsCert), key: readText('--tls-key', tlsKey) };
+  try {
+    createSecureContext(identity);
+  } catch (error) {
+    throw unusable('--tls-cert and --tls-key', error);
+  }
+  return identity;
+}
+
+function readCertificates(file: string): string {
+  const text = readText('--origin-ca', file);
+  try {
+    void new X509Certificate(text);
+  } catch (error) {
+    throw unusable('--origin-ca', error);
+  }
+  return text;
+}
+
+function unusable(option: string, error: unknown): PeerDistError {
+  const reason = (error as Error).message.split('\n')[0];
+  return new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `${option}: not usable PEM (${reason})`);
 }
 
 function readText(option: string, file: string): string {

@@ -1,6 +1,8 @@
 /** Starts a role's listeners, says where they are, and stops them gracefully. */
-import type { Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { Server as TlsServer } from 'node:tls';
 import { PeerDistError } from '../../lib/errors.ts';
 import type { Kit } from '../../lib/kit/index.ts';
 import type { PeerDist } from '../../lib/peerdist/index.ts';
@@ -48,13 +50,13 @@ export async function startService({
   onStop,
 }: ServiceParts): Promise<Service> {
   await kit.start();
-  const servers: Server[] = [];
+  const listeners: Listener[] = [];
   const open = async (server: Server, address: ListenAddress): Promise<ListenAddress> => {
-    servers.push(server);
+    listeners.push({ server, connections: new Connections(server) });
     return listenOn(server, address);
   };
   const stop = async (graceMs = GRACE_MS): Promise<void> => {
-    await Promise.all(servers.map((server) => closeServer(server, graceMs)));
+    await Promise.all(listeners.map((listener) => closeServer(listener, graceMs)));
     await kit.stop();
     host.close();
     await peerdist.close();
@@ -97,7 +99,39 @@ function reason({ code, message }: NodeJS.ErrnoException): string {
   return code ?? message;
 }
 
-function closeServer(server: Server, graceMs: number): Promise<void> {
+/** Connections of a server and how many exchanges each has under way: Node's own idea of idle leaves out those that never sent a request. */
+class Connections {
+  readonly #busy = new Map<Duplex, number>();
+  #closing = false;
+
+  constructor(server: Server) {
+    server.on(server instanceof TlsServer ? 'secureConnection' : 'connection', (socket: Socket) => {
+      this.#busy.set(socket, 0);
+      socket.once('close', () => this.#busy.delete(socket));
+    });
+    server.on('request', ({ socket }: IncomingMessage, response: ServerResponse) => {
+      this.#add(socket, 1);
+      response.once('close', () => this.#add(socket, -1));
+    });
+    // A tunnel is busy until it is cut.
+    server.on('upgrade', (_message: IncomingMessage, socket: Duplex) => this.#add(socket, 1));
+    server.on('connect', (_message: IncomingMessage, socket: Duplex) => this.#add(socket, 1));
+  }
+
+  /** Closes each connection as soon as it has nothing under way. */
+  closeWhenIdle(): void {
+    this.#closing = true;
+    for (const [socket, exchanges] of this.#busy) if (exchanges === 0) socket.destroy();
+  }
+
+  #add(socket: Duplex, exchanges: number): void {
+    const now = (this.#busy.get(socket) ?? 0) + exchanges;
+    if (!socket.destroyed) this.#busy.set(socket, now);
+    if (this.#closing && now === 0) (socket as Socket).destroySoon();
+  }
+}
+
+function closeServer({ server, connections }: Listener, graceMs: number): Promise<void> {
   return new Promise((resolve) => {
     if (!server.listening) return resolve();
     const timer = setTimeout(() => server.closeAllConnections(), graceMs);
@@ -105,7 +139,12 @@ function closeServer(server: Server, graceMs: number): Promise<void> {
       clearTimeout(timer);
       resolve();
     });
-    server.closeIdleConnections();
+    connections.closeWhenIdle();
     return undefined;
   });
+}
+
+interface Listener {
+  readonly server: Server;
+  readonly connections: Connections;
 }

@@ -1,0 +1,103 @@
+/** Every example is run, in a process of its own, as a user would run it. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
+import { createServer, get, type IncomingMessage, type RequestOptions } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { createInterface } from 'node:readline';
+import t from 'tap';
+
+const content = randomBytes(300_000);
+const origin = createServer((_request, response) => {
+  response.setHeader('etag', '"one"').setHeader('content-length', content.byteLength).end(content);
+});
+origin.listen(0, '127.0.0.1');
+await once(origin, 'listening');
+const originUrl = `http://127.0.0.1:${(origin.address() as AddressInfo).port}`;
+t.teardown(() => {
+  origin.closeAllConnections();
+  origin.close();
+});
+
+interface Example {
+  readonly process: ChildProcess;
+  /** The lines printed until the first listener was there, or all of them. */
+  readonly lines: readonly string[];
+  readonly url: string;
+}
+
+async function run(name: string, lineCount: number, ...args: string[]): Promise<Example> {
+  const child = spawn(process.execPath, [`dist/examples/${name}.js`, ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  t.teardown(() => child.kill('SIGKILL'));
+  const lines: string[] = [];
+  for await (const line of createInterface({ input: child.stdout })) {
+    lines.push(line);
+    if (lines.length === lineCount) break;
+  }
+  return { process: child, lines, url: /http:\S+/.exec(lines[0] ?? '')?.[0] ?? '' };
+}
+
+async function download(options: RequestOptions | string): Promise<{ response: IncomingMessage; body: Buffer }> {
+  const [response] = (await once(get(options as string), 'response')) as [IncomingMessage];
+  const chunks: Buffer[] = [];
+  for await (const chunk of response as AsyncIterable<Buffer>) chunks.push(chunk);
+  return { response, body: Buffer.concat(chunks) };
+}
+
+const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
+t.test('there is a test for each example', (t) => {
+  t.strictSame(readdirSync('examples').toSorted(), [
+    'express.ts',
+    'forward-proxy.ts',
+    'loopback.ts',
+    'metrics.ts',
+    'reverse-proxy.ts',
+    'throttle.ts',
+  ]);
+  t.end();
+});
+
+t.test('reverse proxy: the plain body first, with the promise of hashes', async (t) => {
+  const { url } = await run('reverse-proxy', 1, originUrl);
+  const { response, body } = await download({
+    port: new URL(url).port,
+    path: '/file',
+    headers: { 'accept-encoding': 'peerdist', 'x-p2p-peerdist': 'Version=1.0' },
+  });
+  t.equal(sha256(body), sha256(content));
+  t.equal(response.headers['x-p2p-peerdistex'], 'MakeHashRequest=true');
+});
+
+t.test('forward proxy: absolute form', async (t) => {
+  const { url } = await run('forward-proxy', 1);
+  const { response, body } = await download({
+    port: new URL(url).port,
+    path: `${originUrl}/file`,
+    headers: { host: new URL(originUrl).host },
+  });
+  t.equal(sha256(body), sha256(content));
+  t.match(response.headers['cache-status'], /^peerdist; fwd=uri-miss/);
+});
+
+t.test('both on loopback: the second download saves the WAN', async (t) => {
+  const { lines } = await run('loopback', Infinity);
+  t.match(lines[0], /^first download: right/);
+  t.match(lines[1], /^second download: right, [1-9]\d* WAN bytes saved/);
+});
+
+t.test('Express: the mount path is proxied, the rest is not', async (t) => {
+  const { url } = await run('express', 1, originUrl);
+  t.match((await download(url)).body.toString(), /downloads are under/);
+  t.equal(sha256((await download(`${url}/downloads/file`)).body), sha256(content));
+});
+
+t.test('metrics, with the throttle in the chain', async (t) => {
+  const { lines, url } = await run('metrics', 2, originUrl);
+  t.equal(sha256((await download(`${url}/file`)).body), sha256(content));
+  const { body } = await download(/http:\S+/.exec(lines[1] ?? '')?.[0] ?? '');
+  t.match(body.toString(), /^peerdist_exchanges_total\{status="2xx"\} 1$/m);
+});
