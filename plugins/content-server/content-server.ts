@@ -151,13 +151,15 @@ class ContentServer {
     known.head = head;
     this.#observer({ type: 'content_information', result: 'sent' });
     this.#observer({ type: 'wan', kind: 'content_information', bytes: information.byteLength });
-    const setCookie = agreement.headers['set-cookie'];
+    // Of this answer alone, so never remembered: how old it is, and what it sets.
+    const { age, 'set-cookie': setCookie } = agreement.headers;
     return withCodingVary(
       new ProxyResponse({
         status: range === undefined ? 200 : 206,
         headers: {
           ...head,
-          ...(setCookie === undefined ? {} : { 'set-cookie': setCookie }),
+          age,
+          'set-cookie': setCookie,
           ...(range === undefined ? {} : { 'content-range': formatContentRange(range, known.contentLength) }),
           'accept-ranges': 'bytes',
           'content-encoding': 'peerdist',
