@@ -118,6 +118,7 @@ class BlockCache {
     for (;;) {
       const plain = await this.#joinPlain(request);
       if (plain !== undefined) return plain;
+      if (this.#flights.isLonely(key)) return this.#origin.fetch(request, next, stale, () => {});
       const flight = this.#flights.start(key);
       if (flight !== undefined) {
         try {

@@ -3,9 +3,10 @@ import type { Clock } from '../../lib/clock.ts';
 /**
  * What those who waited for a fetch should do when they find nothing they may share:
  * `alone` when the origin's answer is one that nobody can share, so that they do not queue up one behind the other;
+ * `never` when that is going to stay so, because the origin knows nothing of us: nobody waits for this resource for a while;
  * `again` when it was only this client's request that made it so, or when the client left: one of them fetches, the rest wait once more.
  */
-export type Landing = 'alone' | 'again';
+export type Landing = 'alone' | 'again' | 'never';
 
 /** A fetch whose answer is not classified yet. Others for the same resource may wait for that, and for no longer. */
 export interface Flight {
@@ -13,13 +14,25 @@ export interface Flight {
   land(landing: Landing): void;
 }
 
+/** Milliseconds for which nobody waits for a resource that cannot be shared. Policy, not protocol. */
+const LONELY_MS = 60_000;
+/** Such resources remembered. */
+const MAX_LONELY = 4096;
+
 /** Fetches under way, one for each resource. Bounded by the exchanges under way. */
 export class Flights {
   readonly #flights = new Map<string, Promise<Landing>>();
+  /** Resources nobody waits for, and until when. */
+  readonly #lonely = new Map<string, number>();
   readonly #clock: Clock;
 
   constructor(clock: Clock) {
     this.#clock = clock;
+  }
+
+  /** True for a resource whose answers cannot be shared: a second request for it must not wait for the head of a long poll, say. */
+  isLonely(key: string): boolean {
+    return this.#clock.now() < (this.#lonely.get(key) ?? 0);
   }
 
   /** Announces a fetch; undefined when there is one already. */
@@ -33,6 +46,7 @@ export class Flights {
     return {
       land: (how) => {
         if (this.#flights.get(key) === landing) this.#flights.delete(key);
+        if (how === 'never') this.#remember(key);
         settle?.(how);
       },
     };
@@ -46,11 +60,19 @@ export class Flights {
       const leave = (): void => resolve('alone');
       const cancel = this.#clock.after(waitMs, leave);
       signal.addEventListener('abort', leave, { once: true });
-      void flight.then(resolve).finally(() => {
-        cancel();
-        signal.removeEventListener('abort', leave);
-      });
+      void flight
+        .then((landing) => resolve(landing === 'never' ? 'alone' : landing))
+        .finally(() => {
+          cancel();
+          signal.removeEventListener('abort', leave);
+        });
     });
+  }
+
+  #remember(key: string): void {
+    this.#lonely.delete(key);
+    this.#lonely.set(key, this.#clock.now() + LONELY_MS);
+    if (this.#lonely.size > MAX_LONELY) this.#lonely.delete(this.#lonely.keys().next().value as string);
   }
 }
 

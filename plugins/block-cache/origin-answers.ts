@@ -25,6 +25,7 @@ import {
   hashRequest,
   isCoded,
   isHashPromised,
+  knowsPeerDist,
   readSmallBody,
   withoutCoding,
 } from './upstream.ts';
@@ -87,8 +88,9 @@ export class OriginAnswers {
     if (isCoded(response)) return this.#receiveCoded(request, next, response, status, landed);
     const promised = await this.#receivePromised(request, next, response, leash, status, landed);
     if (promised !== undefined) return promised;
-    // A part or a 304 came of this client's own range or condition; anything else would come to the next client too.
-    landed(response.status === 206 || response.status === 304 ? 'again' : 'alone');
+    // A part or a 304 came of this client's own range or condition; the next one may get something that can be shared.
+    const partial = response.status === 206 || response.status === 304;
+    landed(knowsPeerDist(response) ? (partial ? 'again' : 'alone') : 'never');
     return this.#serving.passPlain(response, status);
   }
 

@@ -8,6 +8,7 @@ import {
   formatRange,
   type HeaderFields,
   ifRangeValue,
+  listMembers,
   parseContentRange,
   removeFromList,
   sameBytes,
@@ -71,6 +72,11 @@ export function isCoded(response: ProxyResponse): boolean {
 /** True when the origin is hashing this body and wants to be asked again. */
 export function isHashPromised(response: ProxyResponse): boolean {
   return parsePeerDistEx(fieldValue(response.headers, PEERDIST_EX_HEADER))?.makeHashRequest === true;
+}
+
+/** True for an answer of an origin that speaks peerdist, whatever form this one has: it varies by our request fields. */
+export function knowsPeerDist(response: ProxyResponse): boolean {
+  return listMembers(fieldValue(response.headers, 'vary')).includes(PEERDIST_HEADER);
 }
 
 /** Length of the identity body that a coded answer announces. */

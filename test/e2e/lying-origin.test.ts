@@ -708,9 +708,44 @@ await t.test('liars do not hurt the clients of others', async (test) => {
   const answer = await ask(all.branch.port, `${honest.url}/h`);
   test.ok(same(answer.body, OTHER), 'another origin is served meanwhile');
   test.ok(stuck.every(({ socket }) => socket.bytesRead === 0 && !socket.destroyed));
-  for (const connection of stuck) connection.leave();
-  await until(() => all.origin.requests.filter(isStalled).every(({ closed }) => closed), 'the liar is left as well');
+  for (const connection of stuck) connection.close();
   test.same(all.branch.observations.failures, []);
+});
+
+await t.test('a client that leaves before its first block has come leaves nothing open behind it', async (test) => {
+  for (const fields of [{}, { Range: 'bytes=0-99' }, { Range: 'bytes=0-9,700000-700009' }] as Fields[]) {
+    const clock = new ManualClock();
+    const all = await scene(test, 2, { missing: () => {} }, { clock });
+    const client = await begin(all.branch.port, `${all.origin.url}/f`, { fields });
+    const stalled = (): OriginRequest | undefined =>
+      all.origin.requests.find(
+        ({ headers }) => headers['range'] !== undefined && headers['x-p2p-peerdist']?.includes('Missing'),
+      );
+    if (fields['Range']?.includes(',') === true) {
+      // Several ranges are the liar's to answer, or the branch's.
+      await until(() => stalled() !== undefined || client.socket.bytesRead > 0, 'something happens');
+    } else await until(() => stalled() !== undefined, 'missing data is asked for');
+    client.leave();
+    await until(() => all.branch.observations.count('exchange') === 1, 'the branch has seen it leave');
+    // Time for everything that lingers, but for no time-out.
+    let steps = 0;
+    const patience = until(
+      () => {
+        steps += 1;
+        if (steps < 20) clock.advance(500);
+        return stalled()?.closed !== false;
+      },
+      'the origin is left too',
+      1_000,
+    );
+    test.ok(
+      await patience.then(
+        () => true,
+        () => false,
+      ),
+      `the request for missing data is given up: ${JSON.stringify(fields)}`,
+    );
+  }
 });
 
 // --- The abort matrix ------------------------------------------------------------------------------------------------------------------

@@ -769,7 +769,7 @@ await t.test('a description for people names the segments and no secret', async 
     test.equal(description.contentLength, vector.contentLength);
     test.equal(description.size, vector.encoding_dwReadBytesInLastSegment0.length);
     test.same(
-      description.segments.map(({ hashOfData, segmentId: id, blocks }) => [hashOfData, id, blocks]),
+      description.segments.map(({ hashOfData, segmentId: id, blockCount }) => [hashOfData, id, blockCount]),
       vector.segments.map(({ HoD, HoHoDk, cBlocks }) => [HoD, HoHoDk, cBlocks]),
     );
     const text = formatDescription(description) + JSON.stringify(description);

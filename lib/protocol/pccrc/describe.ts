@@ -21,7 +21,7 @@ export interface ContentInformationDescription {
     readonly length: number;
     readonly hashOfData: string;
     readonly segmentId: string;
-    readonly blocks: number;
+    readonly blockCount: number;
   }[];
 }
 
@@ -38,7 +38,7 @@ export function describeContentInformation(
       length,
       hashOfData: toHex(hashOfData),
       segmentId: toHex(segmentId(provider, information.algorithm, information.segmentSecret(segment), hashOfData)),
-      blocks: information.version === 1 ? Math.ceil(length / V1_BLOCK_BYTES) : 1,
+      blockCount: information.version === 1 ? Math.ceil(length / V1_BLOCK_BYTES) : 1,
     };
   });
   return {
@@ -63,7 +63,7 @@ export function formatDescription(description: ContentInformationDescription): s
     `describes ${described} in ${segments.length} segment${segments.length === 1 ? '' : 's'}`,
     ...segments.map((segment) =>
       [
-        `  at ${segment.offset}, ${segment.length} bytes, ${segment.blocks} block${segment.blocks === 1 ? '' : 's'}`,
+        `  at ${segment.offset}, ${segment.length} bytes, ${segment.blockCount} block${segment.blockCount === 1 ? '' : 's'}`,
         `    hash of data ${segment.hashOfData}`,
         `    segment ID   ${segment.segmentId}`,
       ].join('\n'),
