@@ -88,7 +88,7 @@ await t.test('hash --json says what the content information of the file is', asy
       const hashBytes = Number(algorithm.slice(3)) / 8;
       test.equal(described.size, 18 + 2 * (16 + 2 * hashBytes) + 2 * 4 + 535 * hashBytes);
       test.same(
-        described.segments.map(({ offset, length, blockCount }) => [offset, length, blocks]),
+        described.segments.map(({ offset, length, blockCount }) => [offset, length, blockCount]),
         [
           [0, 33_554_432, 512],
           [33_554_432, SIZE - 33_554_432, 23],
