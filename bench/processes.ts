@@ -12,7 +12,7 @@ const directory = mkdtempSync(join(tmpdir(), 'peerdist-bench-'));
 // nginx's workers run as another user.
 chmodSync(directory, 0o755);
 process.once('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
+  for (const child of running) child.kill('SIGTERM');
   rmSync(directory, { recursive: true, force: true });
 });
 

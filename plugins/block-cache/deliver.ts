@@ -120,21 +120,29 @@ async function severalRanges(ranges: readonly ByteRange[], content: Deliverable)
   });
 }
 
-/** Resolves once a stream has its first bytes or has ended; rejects when it fails before that. */
-export function primed(stream: Readable): Promise<Readable> {
+/**
+ * Resolves once a stream has its first bytes or has ended; rejects when it fails before that.
+ *
+ * @param signal ends the stream while it is being waited for: nobody else would, since nobody reads it yet
+ */
+export function primed(stream: Readable, signal: AbortSignal): Promise<Readable> {
   return new Promise((resolve, reject) => {
-    const settle = (action: () => void) => (): void => {
+    const leave = (): void => void stream.destroy(signal.reason as Error);
+    const settle = (action: () => void): void => {
+      signal.removeEventListener('abort', leave);
       stream.off('readable', onReadable);
-      stream.off('error', onError);
       stream.off('end', onReadable);
+      stream.off('error', onError);
       action();
     };
-    const onReadable = settle(() => resolve(stream));
-    const onError = (error: Error): void => settle(() => reject(error))();
+    const onReadable = (): void => settle(() => resolve(stream));
+    const onError = (error: Error): void => settle(() => reject(error));
     // It may fail between now and the moment somebody reads it; whoever reads sees the error all the same.
     stream.on('error', () => {});
     stream.once('readable', onReadable);
     stream.once('end', onReadable);
     stream.once('error', onError);
+    signal.addEventListener('abort', leave, { once: true });
+    if (signal.aborted) leave();
   });
 }

@@ -88,7 +88,7 @@ export class Serving {
         ),
     });
     stream.once('error', (error) => this.#catalogue.distrust(request, error));
-    return primed(stream);
+    return primed(stream, request.signal);
   }
 
   async servePlain(
@@ -113,7 +113,7 @@ export class Serving {
                   stream.destroy(new PeerDistError('ERR_PEERDIST_TIMEOUT', 'the shared fetch is too far behind')),
                 );
           try {
-            await primed(stream);
+            await primed(stream, request.signal);
           } finally {
             cancel?.();
           }
