@@ -1,10 +1,10 @@
 /** Bytes that grow at the end, by doubling. For records of known small size that come one at a time. */
 export class GrowableBytes {
-  #buffer: Uint8Array;
+  #buffer: Buffer;
   #length = 0;
 
   constructor(initialBytes = 1024) {
-    this.#buffer = new Uint8Array(initialBytes);
+    this.#buffer = Buffer.alloc(initialBytes);
   }
 
   get length(): number {
@@ -12,10 +12,10 @@ export class GrowableBytes {
   }
 
   /** Makes room for `length` bytes at the end and returns them, zeroed, to be written before the next call. */
-  extend(length: number): Uint8Array {
+  extend(length: number): Buffer {
     const end = this.#length + length;
     if (end > this.#buffer.byteLength) {
-      const larger = new Uint8Array(Math.max(end, 2 * this.#buffer.byteLength));
+      const larger = Buffer.alloc(Math.max(end, 2 * this.#buffer.byteLength));
       larger.set(this.#buffer.subarray(0, this.#length));
       this.#buffer = larger;
     }
@@ -24,12 +24,8 @@ export class GrowableBytes {
     return piece;
   }
 
-  append(bytes: Uint8Array): void {
-    this.extend(bytes.byteLength).set(bytes);
-  }
-
   /** The bytes so far, in an array of just that size. */
   toBytes(): Uint8Array {
-    return this.#buffer.slice(0, this.#length);
+    return Uint8Array.from(this.#buffer.subarray(0, this.#length));
   }
 }

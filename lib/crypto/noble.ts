@@ -8,6 +8,13 @@ const functions = { sha256, sha384, sha512 };
 export const nobleHashProvider: HashProvider = {
   name: 'noble',
   digest: (algorithm, data) => functions[algorithm](data),
+  createDigest(algorithm) {
+    const digest = functions[algorithm].create();
+    return {
+      update: (data) => void digest.update(data),
+      finishInto: (target, offset, length) => target.set(digest.digest().subarray(0, length), offset),
+    };
+  },
   hmac(algorithm, key, ...data) {
     const mac = hmac.create(functions[algorithm], key);
     for (const piece of data) mac.update(piece);

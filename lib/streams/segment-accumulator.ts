@@ -1,18 +1,16 @@
 /**
  * Content information from bytes in order: the pure part under {@link ContentHasher}. Push chunks cut anywhere, finish once.
  *
- * Both accumulators copy into one fixed buffer (64 and 128 KiB) because a one-shot digest over a copied block is as fast as OpenSSL
- * itself, and faster than an incremental one over the pieces.
+ * Neither accumulator copies or keeps a byte of the content: chunks go straight into the digest of the block or segment they belong to.
  */
 import { GrowableBytes } from '../bytes/index.ts';
-import type { HashProvider } from '../crypto/index.ts';
+import type { HashProvider, IncrementalDigest } from '../crypto/index.ts';
 import {
   type BlockList,
   type ContentHashAlgorithm,
   contentHash,
   ContentInformation,
   findCut,
-  MAX_SEGMENT_BYTES,
   segmentSecret,
   type ServerSecret,
   startCutScan,
@@ -31,15 +29,15 @@ export interface SegmentAccumulator {
   finish(): ContentInformation;
 }
 
-/** Version 1: 64 KiB blocks in 32 MiB segments (MS-PCCRC 2.1). Holds one block and the hashes. */
+/** Version 1: 64 KiB blocks in 32 MiB segments (MS-PCCRC 2.1). Holds the hashes. */
 export class V1Accumulator implements SegmentAccumulator {
   readonly #provider: HashProvider;
   readonly #algorithm: ContentHashAlgorithm;
   readonly #serverKey: Uint8Array;
-  readonly #block = Buffer.allocUnsafeSlow(V1_BLOCK_BYTES);
   readonly #descriptors = new GrowableBytes();
   readonly #blockLists: BlockList[] = [];
   #hashes = new GrowableBytes();
+  #digest: IncrementalDigest | undefined;
   #blockFill = 0;
   #segmentBlocks = 0;
   #length = 0;
@@ -51,21 +49,18 @@ export class V1Accumulator implements SegmentAccumulator {
   }
 
   push(chunk: Uint8Array): void {
-    let at = 0;
-    while (at < chunk.byteLength) {
+    for (let at = 0; at < chunk.byteLength;) {
       const piece = chunk.subarray(at, at + V1_BLOCK_BYTES - this.#blockFill);
+      this.#digest ??= this.#provider.createDigest(this.#algorithm.digest);
+      this.#digest.update(piece);
+      this.#blockFill += piece.byteLength;
       at += piece.byteLength;
-      if (piece.byteLength === V1_BLOCK_BYTES) this.#endBlock(piece);
-      else {
-        this.#block.set(piece, this.#blockFill);
-        this.#blockFill += piece.byteLength;
-        if (this.#blockFill === V1_BLOCK_BYTES) this.#endBlock(this.#block);
-      }
+      if (this.#blockFill === V1_BLOCK_BYTES) this.#endBlock();
     }
   }
 
   finish(): ContentInformation {
-    if (this.#blockFill > 0) this.#endBlock(this.#block.subarray(0, this.#blockFill));
+    if (this.#blockFill > 0) this.#endBlock();
     if (this.#segmentBlocks > 0) this.#endSegment();
     const segmentCount = this.#blockLists.length;
     const boundaries = Float64Array.from({ length: segmentCount + 1 }, (_, index) =>
@@ -82,9 +77,11 @@ export class V1Accumulator implements SegmentAccumulator {
     });
   }
 
-  #endBlock(block: Uint8Array): void {
-    this.#hashes.append(contentHash(this.#provider, this.#algorithm, block));
-    this.#length += block.byteLength;
+  #endBlock(): void {
+    const { hashBytes } = this.#algorithm;
+    this.#digest?.finishInto(this.#hashes.extend(hashBytes), 0, hashBytes);
+    this.#digest = undefined;
+    this.#length += this.#blockFill;
     this.#blockFill = 0;
     this.#segmentBlocks += 1;
     if (this.#segmentBlocks === V1_BLOCKS_PER_SEGMENT) this.#endSegment();
@@ -96,10 +93,9 @@ export class V1Accumulator implements SegmentAccumulator {
     const hashes = this.#hashes.toBytes();
     const hashOfData = contentHash(this.#provider, this.#algorithm, hashes);
     const descriptor = this.#descriptors.extend(16 + 2 * hashBytes);
-    const view = new DataView(descriptor.buffer, descriptor.byteOffset);
-    view.setBigUint64(0, BigInt(offset), true);
-    view.setUint32(8, this.#length - offset, true);
-    view.setUint32(12, V1_BLOCK_BYTES, true);
+    descriptor.writeBigUInt64LE(BigInt(offset), 0);
+    descriptor.writeUInt32LE(this.#length - offset, 8);
+    descriptor.writeUInt32LE(V1_BLOCK_BYTES, 12);
     descriptor.set(hashOfData, 16);
     descriptor.set(segmentSecret(this.#provider, this.#algorithm, this.#serverKey, hashOfData), 16 + hashBytes);
     this.#blockLists.push({ firstBlock: 0, hashes });
@@ -108,15 +104,15 @@ export class V1Accumulator implements SegmentAccumulator {
   }
 }
 
-/** Version 2: content-defined segments of 32 to 128 KiB. Holds one segment and the descriptions. */
+/** Version 2: content-defined segments of 32 to 128 KiB. Holds the descriptions. */
 export class V2Accumulator implements SegmentAccumulator {
   readonly #provider: HashProvider;
   readonly #serverKey: Uint8Array;
-  readonly #segment = Buffer.allocUnsafeSlow(MAX_SEGMENT_BYTES);
   readonly #descriptors = new GrowableBytes();
-  #fill = 0;
+  readonly #ends: number[] = [0];
+  #digest: IncrementalDigest | undefined;
   #scan = startCutScan();
-  #lengths: number[] = [];
+  #length = 0;
 
   constructor(provider: HashProvider, secret: ServerSecret) {
     this.#provider = provider;
@@ -124,53 +120,39 @@ export class V2Accumulator implements SegmentAccumulator {
   }
 
   push(chunk: Uint8Array): void {
-    let at = 0;
-    while (at < chunk.byteLength) {
-      const piece = chunk.subarray(at, at + MAX_SEGMENT_BYTES - this.#fill);
-      this.#segment.set(piece, this.#fill);
-      this.#fill += piece.byteLength;
-      at += piece.byteLength;
-      this.#cut();
+    for (let rest = chunk; rest.byteLength > 0;) {
+      const cut = findCut(rest, this.#scan);
+      const piece = cut === 0 ? rest : rest.subarray(0, cut);
+      this.#digest ??= this.#provider.createDigest(TRUNCATED_SHA512.digest);
+      this.#digest.update(piece);
+      this.#length += piece.byteLength;
+      if (cut > 0) this.#endSegment();
+      rest = rest.subarray(piece.byteLength);
     }
   }
 
   finish(): ContentInformation {
-    if (this.#fill > 0) this.#endSegment(this.#fill);
-    const boundaries = new Float64Array(this.#lengths.length + 1);
-    this.#lengths.forEach((length, index) => {
-      boundaries[index + 1] = (boundaries[index] as number) + length;
-    });
+    if (this.#digest !== undefined) this.#endSegment();
     return new ContentInformation({
       version: 2,
       algorithm: TRUNCATED_SHA512,
-      range: { offset: 0, length: boundaries.at(-1) as number },
+      range: { offset: 0, length: this.#length },
       firstSegmentIndex: 0,
-      boundaries,
+      boundaries: Float64Array.from(this.#ends),
       descriptors: this.#descriptors.toBytes(),
       blockLists: [],
     });
   }
 
-  #cut(): void {
-    for (;;) {
-      const length = findCut(this.#segment.subarray(0, this.#fill), this.#scan);
-      if (length === 0) return;
-      this.#endSegment(length);
-      this.#segment.copyWithin(0, length, this.#fill);
-      this.#fill -= length;
-      this.#scan = startCutScan();
-    }
-  }
-
-  #endSegment(length: number): void {
-    const hashOfData = contentHash(this.#provider, TRUNCATED_SHA512, this.#segment.subarray(0, length));
-    const descriptor = this.#descriptors.extend(4 + 2 * TRUNCATED_SHA512.hashBytes);
-    new DataView(descriptor.buffer, descriptor.byteOffset).setUint32(0, length, false);
-    descriptor.set(hashOfData, 4);
-    descriptor.set(
-      segmentSecret(this.#provider, TRUNCATED_SHA512, this.#serverKey, hashOfData),
-      4 + TRUNCATED_SHA512.hashBytes,
-    );
-    this.#lengths.push(length);
+  #endSegment(): void {
+    const { hashBytes } = TRUNCATED_SHA512;
+    const descriptor = this.#descriptors.extend(4 + 2 * hashBytes);
+    descriptor.writeUInt32BE(this.#length - (this.#ends.at(-1) as number), 0);
+    this.#digest?.finishInto(descriptor, 4, hashBytes);
+    const hashOfData = descriptor.subarray(4, 4 + hashBytes);
+    descriptor.set(segmentSecret(this.#provider, TRUNCATED_SHA512, this.#serverKey, hashOfData), 4 + hashBytes);
+    this.#ends.push(this.#length);
+    this.#digest = undefined;
+    this.#scan = startCutScan();
   }
 }

@@ -21,34 +21,38 @@ const GEAR = gearTable(0x70656572);
 /** Where a scan for the end of one segment stands. Opaque to callers. */
 export interface CutScan {
   /** Bytes of the segment seen so far. */
-  position: number;
+  length: number;
   state: number;
 }
 
+/** A scan at the beginning of a segment. */
 export function startCutScan(): CutScan {
-  return { position: MIN_SEGMENT_BYTES - WINDOW_BYTES, state: 0 };
+  return { length: 0, state: 0 };
 }
 
 /**
- * Looks for the end of the segment that begins at `bytes[0]`, going on from where `scan` stopped.
+ * Looks for the end of the segment in its next bytes.
  *
- * @param bytes the segment's bytes so far, at most {@link MAX_SEGMENT_BYTES} are looked at
- * @returns length of the segment, or 0 when more bytes are needed
+ * @param bytes the segment's bytes that follow those the scan has seen, and whatever comes behind them
+ * @param scan moves on; when the segment has ended, the next one needs a new scan
+ * @returns how many of `bytes` belong to the segment when it ends among them, else 0: all of them belong to it, and it goes on
  */
 export function findCut(bytes: Uint8Array, scan: CutScan): number {
-  const end = Math.min(bytes.byteLength, MAX_SEGMENT_BYTES);
   const table = GEAR;
-  let { state, position } = scan;
-  // The first bytes only fill the window; no cut can lie before the minimum.
-  for (const stop = Math.min(end, MIN_SEGMENT_BYTES - 1); position < stop; position += 1) {
-    state = ((state << 1) + (table[bytes[position] as number] as number)) | 0;
+  const before = scan.length;
+  const end = Math.min(bytes.byteLength, MAX_SEGMENT_BYTES - before);
+  let { state } = scan;
+  let index = Math.max(0, MIN_SEGMENT_BYTES - WINDOW_BYTES - before);
+  // The last bytes before the minimum only fill the window; no cut can lie there.
+  for (const stop = Math.min(end, MIN_SEGMENT_BYTES - 1 - before); index < stop; index += 1) {
+    state = ((state << 1) + (table[bytes[index] as number] as number)) | 0;
   }
-  for (; position < end; position += 1) {
-    state = ((state << 1) + (table[bytes[position] as number] as number)) | 0;
-    if ((state & CUT_MASK) === 0) return position + 1;
+  for (; index < end; index += 1) {
+    state = ((state << 1) + (table[bytes[index] as number] as number)) | 0;
+    if ((state & CUT_MASK) === 0) return index + 1;
   }
-  if (position === MAX_SEGMENT_BYTES) return MAX_SEGMENT_BYTES;
-  scan.position = position;
+  if (before + end === MAX_SEGMENT_BYTES) return end;
+  scan.length = before + end;
   scan.state = state;
   return 0;
 }
