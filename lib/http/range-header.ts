@@ -47,6 +47,11 @@ export function parseRange(value: string | undefined, maxRanges = MAX_RANGES): r
  * @returns an empty array when none can be satisfied (416)
  */
 export function resolveRanges(specs: readonly RangeSpec[], length: number): readonly ByteRange[] {
+  const [only] = specs;
+  if (only !== undefined && specs.length === 1) {
+    const range = resolveRange(only, length);
+    return range.length > 0 ? [range] : [];
+  }
   const ranges = specs.map((spec) => resolveRange(spec, length)).filter((range) => range.length > 0);
   const sorted = ranges.toSorted((a, b) => a.offset - b.offset);
   const overlap = sorted.some((range, index) => index > 0 && range.offset < rangeEnd(sorted[index - 1] as ByteRange));

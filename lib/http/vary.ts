@@ -15,5 +15,11 @@ export function varyNames(response: HeaderFields): readonly string[] | undefined
 
 /** The selecting fields' values in one string: equal for two requests exactly when they select the same answer. */
 export function selectingValues(names: readonly string[], request: HeaderFields): string {
-  return names.map((name) => `${name}:${JSON.stringify(fieldValue(request, name)?.trim() ?? null)}`).join('\n');
+  let selecting = '';
+  for (const name of names) {
+    const value = fieldValue(request, name)?.trim();
+    // The length first, so that no value can look like the next name.
+    selecting += value === undefined ? `${name}\n` : `${name}:${value.length}:${value}\n`;
+  }
+  return selecting;
 }

@@ -73,8 +73,6 @@ function readTarget(
   host: string | undefined,
   rules: IncomingRules,
 ): { scheme: 'http' | 'https'; authority: string; target: string } {
-  // What cannot be written again verbatim cannot be forwarded.
-  if (/[^\x21-\xff]/.test(url)) throw badRequest('malformed request target');
   const absolute = url.startsWith('/') ? null : /^(https?):\/\/([^/?#]*)(.*)$/i.exec(url);
   if (absolute === null) {
     if (!url.startsWith('/') && url !== '*') throw badRequest('malformed request target');

@@ -213,6 +213,8 @@ class OutgoingRequest extends Readable {
 
   #writeHead(upstream: ClientRequest): void {
     const { method, target, headers, body, authority } = this.#request;
+    // Node checks the path it is given at first, and this is not that one.
+    if (/[^\x21-\xff]/.test(target)) throw new PeerDistError('ERR_PEERDIST_BAD_REQUEST', 'malformed request target');
     upstream.path = target;
     for (const name of upstream.getHeaderNames()) upstream.removeHeader(name);
     upstream.setHeader('host', authority);
