@@ -1,41 +1,17 @@
 /** Peak resident memory of reverse and branch while 1 GB and 3 GB pass: it must not grow with the body. */
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { pipeline, Readable } from 'node:stream';
-import { MiB, seededBytes } from './measure.ts';
-import { curl, peakMemory, startCommand } from './processes.ts';
+import { MiB } from './measure.ts';
+import { curl, peakMemory, startCommand, startServer } from './processes.ts';
 import type { Line } from './report.ts';
 
 const STORE_BYTES = 64 * MiB;
 
 /** Memory beyond the configured stores, by role, after a body of that size passed twice. */
 async function peak(gigabytes: number): Promise<{ reverse: number; branch: number }> {
-  const piece = seededBytes(MiB);
-  const origin = createServer((_request, response) => {
-    response.writeHead(200, {
-      'content-length': gigabytes * 1024 * MiB,
-      etag: `"${gigabytes}"`,
-      'cache-control': 'max-age=3600',
-    });
-    let sent = 0;
-    pipeline(
-      new Readable({
-        read() {
-          this.push(sent++ < gigabytes * 1024 ? piece : null);
-        },
-      }),
-      response,
-      () => {},
-    );
-  });
-  await new Promise<void>((resolve) => {
-    origin.listen(0, '127.0.0.1', resolve);
-  });
-  const originUrl = `http://127.0.0.1:${(origin.address() as AddressInfo).port}`;
+  const origin = await startServer('body', String(gigabytes));
   const reverse = await startCommand(
     'reverse',
     '--origin',
-    originUrl,
+    origin.url,
     '--secret-hex',
     '00ff',
     '--store-size',
@@ -55,7 +31,7 @@ async function peak(gigabytes: number): Promise<{ reverse: number; branch: numbe
   const result = { reverse: peakMemory(reverse) - STORE_BYTES, branch: peakMemory(branch) - 2 * STORE_BYTES };
   await branch.stop();
   await reverse.stop();
-  origin.close();
+  await origin.stop();
   return result;
 }
 

@@ -2,6 +2,7 @@
  * Yardstick servers, each a process of its own: `node server.js KIND …` prints `listening on http://127.0.0.1:PORT`.
  *
  * - `buffer FILE`: the smallest Node server there can be, ranges and wholes out of one Buffer
+ * - `body GIGABYTES`: an origin for one large body that is made as it goes
  * - `library ORIGIN`: plain `http-proxy`
  * - `host ORIGIN [N]`: our host with N pass-through plug-ins
  * - `hash ORIGIN VERSIONS THREADS`: our host hashing every body, by the content server's own stream
@@ -9,11 +10,13 @@
 import { readFileSync } from 'node:fs';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { pipeline, Readable } from 'node:stream';
 import httpProxy from 'http-proxy';
 import { nativeHashProvider } from '../lib/crypto/index.ts';
 import { definePlugin, Kit, type Plugin } from '../lib/kit/index.ts';
 import { ServerSecret } from '../lib/protocol/pccrc/index.ts';
 import { ContentHasher, HashingPool } from '../lib/streams/index.ts';
+import { MiB, seededBytes } from './measure.ts';
 import { createProxyServer, HttpProxyHost } from '../plugins/http-proxy/index.ts';
 
 const [kind, argument = '', extra = '0', threads = '0'] = process.argv.slice(2);
@@ -32,6 +35,32 @@ function bufferServer(file: Buffer): RequestListener {
       'content-range': `bytes ${first}-${last}/${file.byteLength}`,
     });
     response.end(file.subarray(first, last + 1));
+  };
+}
+
+function bodyServer(gigabytes: number): RequestListener {
+  const piece = seededBytes(MiB);
+  const length = gigabytes * 1024 * MiB;
+  return (request, response) => {
+    const match = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '');
+    const first = Number(match?.[1] ?? 0);
+    const end = match === null ? length : Number(match[2]) + 1;
+    response.writeHead(match === null ? 200 : 206, {
+      'content-length': end - first,
+      etag: `"${gigabytes}"`,
+      'cache-control': 'max-age=3600',
+      ...(match === null ? {} : { 'content-range': `bytes ${first}-${end - 1}/${length}` }),
+    });
+    let at = first;
+    const source = new Readable({
+      read() {
+        const from = at % MiB;
+        const chunk = piece.subarray(from, Math.min(MiB, from + end - at));
+        at += chunk.byteLength;
+        this.push(chunk.byteLength === 0 ? null : chunk);
+      },
+    });
+    pipeline(source, response, () => {});
   };
 }
 
@@ -56,6 +85,8 @@ function listener(): RequestListener {
   switch (kind) {
     case 'buffer':
       return bufferServer(readFileSync(argument));
+    case 'body':
+      return bodyServer(Number(argument));
     case 'library': {
       const proxy = httpProxy.createProxyServer({ target: argument });
       proxy.on('error', () => {});
