@@ -36,7 +36,7 @@ export class ContentHasher extends Transform {
 
   constructor(options: ContentHasherOptions) {
     // Room for a few network chunks: with Node's 16 KiB every single one would wait for a drain.
-    super({ highWaterMark: 256 * 1024 });
+    super({ writableHighWaterMark: 768 * 1024, readableHighWaterMark: 128 * 1024 });
     this.#options = options;
     this.#observer = options.observer ?? ignoreObservations;
     this.#engine = options.engine ?? new InlineHashing(options);
