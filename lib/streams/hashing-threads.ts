@@ -74,30 +74,19 @@ interface Task {
   readonly body: number;
 }
 
-/** A worker and who waits for its replies. A worker that dies fails the bodies it had. */
+/** A worker and who waits for its replies. One that dies fails the bodies it had, and the next body gets a new one. */
 class PoolWorker {
-  readonly #worker = new Worker(new URL('./hashing-worker.js', import.meta.url));
   readonly #listeners = new Map<number, (reply: HashingReply | Error) => void>();
-
-  constructor() {
-    this.#worker.unref();
-    this.#worker.on('message', (reply: HashingReply) => this.#listeners.get(reply.body)?.(reply));
-    const fail = (error: Error): void => {
-      for (const listener of this.#listeners.values()) listener(error);
-      this.#listeners.clear();
-    };
-    this.#worker.on('error', fail);
-    this.#worker.on('exit', () =>
-      fail(new PeerDistError('ERR_PEERDIST_INVALID_HANDLE', 'the hashing thread has ended')),
-    );
-  }
+  #worker: Worker | undefined;
+  #closed = false;
 
   post(message: HashingMessage): void {
-    this.#worker.postMessage(message);
+    if (!this.#closed) (this.#worker ??= this.#start()).postMessage(message);
   }
 
   listen(body: number, listener: (reply: HashingReply | Error) => void): void {
-    this.#listeners.set(body, listener);
+    if (this.#closed) listener(ended());
+    else this.#listeners.set(body, listener);
   }
 
   forget(body: number): void {
@@ -105,8 +94,32 @@ class PoolWorker {
   }
 
   async close(): Promise<void> {
-    await this.#worker.terminate();
+    this.#closed = true;
+    await this.#worker?.terminate();
   }
+
+  #start(): Worker {
+    const worker = new Worker(new URL('./hashing-worker.js', import.meta.url));
+    worker.unref();
+    worker.on('message', (reply: HashingReply) => this.#listeners.get(reply.body)?.(reply));
+    let failed = false;
+    const fail = (error: Error): void => {
+      // After an error comes an exit, and by then others may be served by the next worker.
+      if (failed) return;
+      failed = true;
+      if (this.#worker === worker) this.#worker = undefined;
+      const listeners = [...this.#listeners.values()];
+      this.#listeners.clear();
+      for (const listener of listeners) listener(error);
+    };
+    worker.on('error', fail);
+    worker.on('exit', () => fail(ended()));
+    return worker;
+  }
+}
+
+function ended(): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_INVALID_HANDLE', 'the hashing thread has ended');
 }
 
 class ThreadedHashing implements HashingEngine {
