@@ -79,6 +79,7 @@ class BlockCache {
 
   /** Methods that are not ours; an unsafe one that succeeds makes what we know of its target invalid (RFC 9111 4.4). */
   async #passUncached(request: ProxyRequest, next: Next): Promise<ProxyResponse> {
+    this.#observer({ type: 'lookup', result: 'bypass' });
     const response = await next(request);
     const safe =
       request.method === 'OPTIONS' ||
@@ -91,6 +92,7 @@ class BlockCache {
 
   /** A client that speaks the coding itself gets it, as the origin sent it. */
   async #passCoded(request: ProxyRequest, next: Next): Promise<ProxyResponse> {
+    this.#observer({ type: 'lookup', result: 'bypass' });
     const response = await next(request);
     const kind = isCoded(response)
       ? 'content_information'
