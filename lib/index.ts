@@ -18,4 +18,4 @@ export {
   type PeerDistErrorDetails,
   PeerDistMissingDataError,
 } from './errors.ts';
-export { type BlockOrigin, fanOut, ignoreObservations, type Observation, type Observer } from './observer.ts';
+export { type BlockOrigin, ignoreObservations, type Observation, type Observer } from './observer.ts';

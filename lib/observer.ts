@@ -29,20 +29,8 @@ export type Observation =
   /** An exchange ended. `seconds` from request head to last byte. */
   | { readonly type: 'exchange'; readonly status: number; readonly seconds: number };
 
+/** Told of everything, at once and often: it must be quick and must not throw. */
 export type Observer = (observation: Observation) => void;
 
 /** The observer of those who want none. */
 export const ignoreObservations: Observer = () => {};
-
-/** One observer that tells several. A listener that throws is skipped: watching must never change what happens. */
-export function fanOut(...observers: readonly Observer[]): Observer {
-  return (observation) => {
-    for (const observer of observers) {
-      try {
-        observer(observation);
-      } catch {
-        // deliberately nothing: there is nobody left to tell
-      }
-    }
-  };
-}

@@ -2,7 +2,7 @@ import { nativeHashProvider } from './native.ts';
 import { nobleHashProvider } from './noble.ts';
 import type { HashProvider } from './types.ts';
 
-export { type DigestName, DIGEST_BYTES, type HashProvider, type IncrementalDigest } from './types.ts';
+export { type DigestName, type HashProvider, type IncrementalDigest } from './types.ts';
 export { nativeHashProvider, nobleHashProvider };
 
 /** The provider of that name; `native` is the default everywhere. */

@@ -2,9 +2,6 @@
 
 export type DigestName = 'sha256' | 'sha384' | 'sha512';
 
-/** Bytes of each digest. */
-export const DIGEST_BYTES: Readonly<Record<DigestName, number>> = { sha256: 32, sha384: 48, sha512: 64 };
-
 /** A digest in the making. */
 export interface IncrementalDigest {
   /** Takes the next bytes; they are consumed at once and not retained. */

@@ -1,4 +1,4 @@
-import { isPeerDistError, type PeerDistErrorCode } from '../../lib/errors.ts';
+import { isPeerDistError, PeerDistError, type PeerDistErrorCode } from '../../lib/errors.ts';
 import { ProxyResponse } from '../../lib/kit/index.ts';
 
 /** One table from error code to HTTP status; anything else is a 502. */
@@ -16,4 +16,9 @@ const STATUS: Partial<Record<PeerDistErrorCode, number>> = {
 export function errorResponse(error: unknown): ProxyResponse {
   if (!isPeerDistError(error)) return ProxyResponse.text(502, 'peerdist: the request could not be completed');
   return ProxyResponse.text(STATUS[error.code] ?? 502, `peerdist: ${error.message}`, { 'cache-control': 'no-store' });
+}
+
+/** The error of a request that cannot be forwarded safely. */
+export function badRequest(message: string): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_BAD_REQUEST', message);
 }

@@ -4,6 +4,7 @@ import { PeerDistError } from '../../lib/errors.ts';
 import { endToEndFields, fieldValue } from '../../lib/http/index.ts';
 import { ProxyRequest } from '../../lib/kit/index.ts';
 import { plainAddress } from './access.ts';
+import { badRequest } from './errors.ts';
 import { type Origin, parseAuthority } from './options.ts';
 
 export interface IncomingRules {
@@ -15,10 +16,6 @@ export interface IncomingRules {
   readonly maxRequestBytes: number;
   readonly forwarded: boolean;
   isTrustedPeer(address: string): boolean;
-}
-
-function badRequest(message: string): PeerDistError {
-  return new PeerDistError('ERR_PEERDIST_BAD_REQUEST', message);
 }
 
 /**
