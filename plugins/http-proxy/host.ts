@@ -161,7 +161,7 @@ export class HttpProxyHost {
     const { totalMs, idleMs } = this.#timeouts;
     const departure = new Departure(message, client);
     const cancelTotal = totalMs === 0 ? undefined : this.#clock.after(totalMs, () => departure.expire());
-    client.once('close', () => {
+    client.on('close', () => {
       cancelTotal?.();
       this.#observer({ type: 'exchange', status: client.statusCode, seconds: (this.#clock.now() - started) / 1000 });
     });

@@ -111,7 +111,7 @@ class Connections {
     });
     server.on('request', ({ socket }: IncomingMessage, response: ServerResponse) => {
       this.#add(socket, 1);
-      response.once('close', () => this.#add(socket, -1));
+      response.on('close', () => this.#add(socket, -1));
     });
     // A tunnel is busy until it is cut.
     server.on('upgrade', (_message: IncomingMessage, socket: Duplex) => this.#add(socket, 1));
