@@ -145,8 +145,13 @@ async function writePieces(pieces: readonly Uint8Array[], client: ServerResponse
     if (client.writableNeedDrain && !(await drained(client))) return;
     client.cork();
   }
-  endTogether(client, pieces[last]);
+  const piece = pieces[last];
+  if (batched + (piece?.byteLength ?? 0) < TOGETHER_BYTES) client.end(piece);
+  else endTogether(client, piece);
 }
+
+/** Answers from this size leave together. A refusal is smaller, and must be out before Node closes on whatever follows the refused. */
+const TOGETHER_BYTES = 4096;
 
 /** Answers whose last piece waits for the end of this turn of the event loop. */
 let ending: { readonly client: ServerResponse; readonly piece: Uint8Array | undefined }[] = [];
