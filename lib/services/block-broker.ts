@@ -86,7 +86,7 @@ export class BlockBroker {
     signal: AbortSignal,
   ): Promise<RetrievedBlock> {
     if (local !== undefined) {
-      const bytes = await this.#withDeadline(this.#local, signal, () => local).catch(() => undefined);
+      const bytes = await Promise.resolve(this.#withDeadline(this.#local, signal, local)).catch(() => undefined);
       if (bytes !== undefined) return { bytes, source: 'store' };
     }
     if (signal.aborted) throw signal.reason;
@@ -108,10 +108,11 @@ export class BlockBroker {
     const block = content.block(request.ordinal);
     let failure: unknown;
     for (const source of sources) {
+      // The last question ends with the whole retrieval; an earlier one is told to stop when the next source has its turn.
+      const turn = source === sources.at(-1) ? undefined : new AbortController();
       try {
-        const bytes = await this.#withDeadline(source, signal, (limited) =>
-          source.retrieve(request, { signal: limited }),
-        );
+        const limited = turn === undefined ? signal : AbortSignal.any([signal, turn.signal]);
+        const bytes = await this.#withDeadline(source, signal, source.retrieve(request, { signal: limited }));
         if (bytes === undefined) continue;
         if (source.trusted || this.#verify(request, bytes)) {
           // Storing never holds a reader back.
@@ -121,6 +122,7 @@ export class BlockBroker {
         failure = new PeerDistError('ERR_PEERDIST_HASH_MISMATCH', `bytes from ${source.name} do not match their hash`);
       } catch (error) {
         if (signal.aborted) throw error;
+        turn?.abort(error);
         failure = error;
       }
     }
@@ -142,30 +144,24 @@ export class BlockBroker {
     }
   }
 
-  async #withDeadline<T>(
-    source: BlockSource,
-    signal: AbortSignal,
-    run: (signal: AbortSignal) => T | Promise<T>,
-  ): Promise<T> {
-    const timeout = new AbortController();
-    const cancel = this.#clock.after(source.deadlineMs, () =>
-      timeout.abort(
-        new PeerDistError('ERR_PEERDIST_TIMEOUT', `${source.name} took longer than ${source.deadlineMs} ms`),
-      ),
-    );
-    const forward = (): void => timeout.abort(signal.reason);
-    if (signal.aborted) forward();
-    signal.addEventListener('abort', forward, { once: true });
-    try {
-      return await Promise.race([
-        Promise.resolve(run(timeout.signal)),
-        new Promise<never>((_, reject) => {
-          timeout.signal.addEventListener('abort', () => reject(timeout.signal.reason as Error), { once: true });
-        }),
-      ]);
-    } finally {
-      cancel();
-      signal.removeEventListener('abort', forward);
-    }
+  /** What a source answers; an error past its deadline, or when nobody waits any more: not every source heeds its signal. */
+  #withDeadline<T>(source: BlockSource, signal: AbortSignal, answer: MaybePromise<T>): MaybePromise<T> {
+    if (!(answer instanceof Promise)) return answer;
+    return new Promise<T>((resolve, reject) => {
+      const settle =
+        <V>(action: (value: V) => void) =>
+        (value: V): void => {
+          cancel();
+          signal.removeEventListener('abort', leave);
+          action(value);
+        };
+      const fail = settle(reject);
+      const leave = (): void => fail(signal.reason);
+      const cancel = this.#clock.after(source.deadlineMs, () =>
+        fail(new PeerDistError('ERR_PEERDIST_TIMEOUT', `${source.name} took longer than ${source.deadlineMs} ms`)),
+      );
+      signal.addEventListener('abort', leave, { once: true });
+      answer.then(settle(resolve), fail);
+    });
   }
 }

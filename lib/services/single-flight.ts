@@ -21,34 +21,33 @@ export class SingleFlight<T> {
    * @param run started only when nobody runs for `key`; gets a signal that fires when nobody waits any more
    * @throws {@link PeerDistAbortError} when `signal` fires first; else whatever `run` throws
    */
-  async do(key: string, signal: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    if (signal.aborted) throw new PeerDistAbortError('signal', signal.reason);
+  do(key: string, signal: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    if (signal.aborted) return Promise.reject(new PeerDistAbortError('signal', signal.reason));
     const flight = this.#flights.get(key) ?? this.#start(key, run);
     flight.waiters += 1;
-    let leave: (() => void) | undefined;
-    const left = new Promise<never>((_, reject) => {
-      leave = () => reject(new PeerDistAbortError('signal', signal.reason));
-      signal.addEventListener('abort', leave, { once: true });
-    });
-    try {
-      return await Promise.race([flight.promise, left]);
-    } finally {
-      signal.removeEventListener('abort', leave as () => void);
-      flight.waiters -= 1;
-      if (flight.waiters === 0 && this.#flights.get(key) === flight) {
+    return new Promise((resolve, reject) => {
+      const leave = (): void => {
+        flight.waiters -= 1;
+        reject(new PeerDistAbortError('signal', signal.reason));
+        if (flight.waiters > 0 || this.#flights.get(key) !== flight) return;
         // Nobody may join a run that is being aborted.
         this.#flights.delete(key);
         flight.controller.abort();
-      }
-    }
+      };
+      signal.addEventListener('abort', leave, { once: true });
+      flight.promise.finally(() => signal.removeEventListener('abort', leave)).then(resolve, reject);
+    });
   }
 
   #start(key: string, run: (signal: AbortSignal) => Promise<T>): Flight<T> {
     const controller = new AbortController();
-    const promise = run(controller.signal).finally(() => {
+    const promise = new Promise<T>((resolve) => {
+      resolve(run(controller.signal));
+    }).finally(() => {
       if (this.#flights.get(key) === flight) this.#flights.delete(key);
     });
-    promise.catch(() => {}); // every waiter gets it; one that left must not make it unhandled
+    // Every waiter gets the failure, and one that left must not make it unhandled; what the run has begun ends with it.
+    promise.catch((error: unknown) => controller.abort(error));
     const flight: Flight<T> = { promise, controller, waiters: 0 };
     this.#flights.set(key, flight);
     return flight;
