@@ -1,6 +1,8 @@
 #!/usr/bin/env node
 import { runCommand } from './cli.ts';
+import { grantHeapSlack } from './heap.ts';
 
+grantHeapSlack();
 const stopRequested = new Promise<void>((resolve) => {
   process.once('SIGINT', () => resolve());
   process.once('SIGTERM', () => resolve());
