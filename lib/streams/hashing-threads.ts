@@ -77,7 +77,8 @@ interface Task {
 /** A worker and who waits for its replies. One that dies fails the bodies it had, and the next body gets a new one. */
 class PoolWorker {
   readonly #listeners = new Map<number, (reply: HashingReply | Error) => void>();
-  #worker: Worker | undefined;
+  /** Started at once: a thread takes longer to begin than a small body takes to pass. */
+  #worker: Worker | undefined = this.#start();
   #closed = false;
 
   post(message: HashingMessage): void {
