@@ -1,4 +1,5 @@
 /** `npm run bench [-- part…]`: every figure of README's performance section, as ratios against yardsticks of the same run. */
+import { benchApi } from './api.ts';
 import { benchCold, benchFirstByte, benchWarm } from './branch.ts';
 import { benchHashing } from './hashing.ts';
 import { benchMemory } from './memory.ts';
@@ -11,6 +12,7 @@ const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
   warm: benchWarm,
   cold: benchCold,
   'first-byte': benchFirstByte,
+  api: benchApi,
   memory: benchMemory,
 };
 

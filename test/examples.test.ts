@@ -55,6 +55,7 @@ t.test('there is a test for each example', (t) => {
     'forward-proxy.ts',
     'loopback.ts',
     'metrics.ts',
+    'publish-and-read.ts',
     'reverse-proxy.ts',
     'throttle.ts',
   ]);
@@ -100,4 +101,21 @@ t.test('metrics, with the throttle in the chain', async (t) => {
   t.equal(sha256((await download(`${url}/file`)).body), sha256(content));
   const { body } = await download(/http:\S+/.exec(lines[1] ?? '')?.[0] ?? '');
   t.match(body.toString(), /^peerdist_exchanges_total\{status="2xx"\} 1$/m);
+});
+
+t.test('publisher and consumer: hashes, a hole, its bytes, and the hole again', async (t) => {
+  const { process: parent, lines } = await run('publish-and-read', Infinity);
+  t.equal(parent.exitCode ?? (await once(parent, 'exit'))[0], 0);
+  t.match(lines[1], /^consumer: got \d{3} bytes of hashes, which describe 1048576 bytes$/);
+  t.strictSame(lines.toSpliced(1, 1), [
+    'publisher: has a file of 1048576 bytes',
+    'consumer: an earlier download stopped after 600000 bytes',
+    'consumer: 589824 of them are verified, 10176 are no whole block yet',
+    'consumer: reads at 320000: "line 0000020000"',
+    'consumer: reads at 900000: a hole of 458752 bytes from 589824 on',
+    'consumer: asks the publisher for the hole: 458752 bytes verified, 0 rejected',
+    'consumer: reads at 900000: "line 0000056250"',
+    'consumer: empties its cache',
+    'consumer: reads at 900000: a hole of 1048576 bytes from 0 on',
+  ]);
 });

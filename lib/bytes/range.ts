@@ -46,3 +46,12 @@ export function intersect(a: ByteRange, b: ByteRange): ByteRange {
 export function covers(outer: ByteRange, inner: ByteRange): boolean {
   return inner.offset >= outer.offset && rangeEnd(inner) <= rangeEnd(outer);
 }
+
+/** The bytes of `part` out of those of `whole`, as far as they overlap; a view. */
+export function clip(whole: ByteRange, bytes: Uint8Array, part: ByteRange): Uint8Array {
+  const overlap = intersect(whole, part);
+  // Another view of everything is still another object.
+  return overlap.length === whole.length
+    ? bytes
+    : bytes.subarray(overlap.offset - whole.offset, rangeEnd(overlap) - whole.offset);
+}

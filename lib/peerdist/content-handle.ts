@@ -1,172 +1,242 @@
-import type { Readable } from 'node:stream';
-import { assertByteRange, type ByteRange, covers, intersect, rangeEnd } from '../bytes/index.ts';
+import { type Readable, Writable } from 'node:stream';
+import { assertByteRange, type ByteRange, intersect, rangeEnd, toHex } from '../bytes/index.ts';
 import type { Clock } from '../clock.ts';
 import type { HashProvider } from '../crypto/index.ts';
-import { PeerDistError } from '../errors.ts';
-import type { BlockOrigin, Observer } from '../observer.ts';
-import { type ContentInformationVersion, decodeContentInformation } from '../protocol/pccrc/index.ts';
+import { PeerDistAbortError, PeerDistError } from '../errors.ts';
+import type { Observer } from '../observer.ts';
+import type { BlockBroker, BlockSource, DescribedContent } from '../services/index.ts';
+import { AddedData, type AddDataResult } from './added-data.ts';
 import {
-  type BlockBroker,
-  type BlockSource,
-  DescribedContent,
-  type FetchMissing,
-  OriginSource,
-} from '../services/index.ts';
-import { type AssemblerPart, RangeAssembler } from '../streams/index.ts';
-import { PartialBlocks } from './partial-blocks.ts';
+  availableBytes,
+  peekContent,
+  readContent,
+  type ReadOptions,
+  readRequest,
+  type ReadResult,
+} from './content-reads.ts';
+import { ContentStreams, type ContentReadStreamOptions } from './content-streams.ts';
+import { type ContentDescription, Description } from './description.ts';
+import type { FlashCrowd } from './flash-crowd.ts';
+import type { Abortable, Operation } from './operations.ts';
+import type { Quarantine } from './quarantine.ts';
+import { HandleState, type Session } from './session.ts';
 
-export interface ContentDescription {
-  readonly version: ContentInformationVersion;
-  /** Bytes covered by the content information; reads stay inside. */
-  readonly range: ByteRange;
-}
+/** What a whole walk of the content yields: never 'end', the iterator just finishes. */
+export type ContentSegment = Exclude<ReadResult, { kind: 'end' }>;
 
-/** Byte counts of one `addData` call. Extension: Win32 only says that the operation finished. */
-export interface AddDataResult {
-  /** Checked and cached. */
-  readonly verified: number;
-  /** Held until the rest of their block arrives. */
-  readonly pending: number;
-  /** Hash mismatch, or outside what the content information describes; thrown away. */
-  readonly rejected: number;
-}
-
-/**
- * Supplies exactly `missing.length` bytes. Extension to G14: the range is widened to block edges, so that every byte can be verified
- * before it goes downstream.
- */
-export type MissingRangeHandler = (
-  missing: ByteRange,
-  context: { readonly reason: 'missing'; readonly signal: AbortSignal },
-) => Promise<Uint8Array | AsyncIterable<Uint8Array>> | AsyncIterable<Uint8Array>;
-
-export interface ContentReadStreamOptions {
-  /** Bytes to read. Extension. @default all that is described */
-  readonly range?: ByteRange | undefined;
-  /** Fills holes. Without it a hole destroys the stream with `PeerDistMissingDataError`. */
-  readonly onMissing?: MissingRangeHandler | undefined;
-  /** False keeps what `onMissing` brings out of the cache. @default true */
-  readonly cacheMissing?: boolean | undefined;
-  /** Bytes fetched ahead of the reader. @default 4 MiB */
-  readonly lookAheadBytes?: number | undefined;
-  /** Told the source of every byte that goes downstream. */
-  readonly onSource?: ((source: BlockOrigin, bytes: number) => void) | undefined;
+/** Registry behind `getInformation`; grows by declaration merging. */
+export interface ClientInformation {
+  basic: {
+    /** Many readers of this site want the same content now, so a hole may soon be fillable from peers. */
+    readonly flashCrowd: boolean;
+  };
 }
 
 export interface ContentHandleComponents {
+  readonly session: Session;
   readonly broker: BlockBroker;
   /** Asked between the own store and the origin. */
   readonly sources: readonly BlockSource[];
   readonly provider: HashProvider;
+  readonly quarantine: Quarantine;
+  readonly crowd: FlashCrowd;
   readonly observer: Observer;
   readonly clock: Clock;
 }
 
-/** Bytes of content information one handle takes: a terabyte in version 2. Policy, not protocol. */
-const MAX_CONTENT_INFORMATION_BYTES = 1024 * 1024 * 1024;
-
-/** Consumer handle (`pd.client.openContent`). Order: `addContentInformation`* → `completeContentInformation` → reads and `addData`. */
-export class ContentHandle implements AsyncDisposable {
+/**
+ * Consumer handle (`pd.client.openContent`). Order: `addContentInformation`* → `completeContentInformation` → reads; `addData` at any time.
+ * Promise members reject with the common set: `INVALID_PARAMETER`, `INVALID_HANDLE`, `INVALIDATED`, `OPERATION_ABORTED`.
+ */
+export class ContentHandle implements AsyncDisposable, AsyncIterable<ContentSegment> {
   readonly tag: Uint8Array;
+  readonly #label: string;
   readonly #components: ContentHandleComponents;
-  readonly #origin: OriginSource;
-  readonly #partials = new PartialBlocks();
-  readonly #pieces: Uint8Array[] = [];
-  #pieceBytes = 0;
-  #content: DescribedContent | undefined;
-  #phase: 'describing' | 'ready' | 'failed' | 'closed' = 'describing';
-  #failure: unknown;
+  readonly #state: HandleState;
+  readonly #description: Description;
+  readonly #data: AddedData;
+  #streams: ContentStreams | undefined;
+  #position: number | undefined;
+  /** Reads at the cursor are served one after the other. */
+  #turn: Promise<unknown> | undefined;
 
   constructor(tag: Uint8Array, components: ContentHandleComponents) {
+    const { session, broker, quarantine, observer, provider } = components;
     this.tag = tag;
+    this.#label = toHex(tag);
     this.#components = components;
-    this.#origin = new OriginSource({
-      clock: components.clock,
-      isHeld: ({ content }, ordinal) => components.broker.holds(content, ordinal),
+    this.#description = new Description(provider);
+    this.#data = new AddedData({ broker, quarantine, observer, label: this.#label });
+    quarantine.enter(this.#label);
+    this.#state = new HandleState(session, () => {
+      quarantine.leave(this.#label);
+      this.#data.clear();
+      const { content } = this.#description;
+      this.#description.clear();
+      if (content !== undefined) components.crowd.leave(crowdKeyOf(content), this);
     });
   }
 
-  get phase(): 'describing' | 'ready' | 'failed' | 'closed' {
-    return this.#phase;
+  get phase(): 'describing' | 'ready' | 'failed' | 'invalidated' | 'closed' {
+    return this.#state.end ?? this.#description.phase;
   }
 
   /** Set once `phase` is 'ready'. */
   get description(): ContentDescription | undefined {
-    const information = this.#content?.information;
-    return information && { version: information.version, range: information.range };
+    return this.#description.summary;
   }
 
-  /** Takes one piece of content information, split anywhere; it must not change until `completeContentInformation` settles. */
-  async addContentInformation(chunk: Uint8Array): Promise<void> {
-    this.#assertDescribing();
-    this.#pieceBytes += chunk.byteLength;
-    if (this.#pieceBytes > MAX_CONTENT_INFORMATION_BYTES) {
-      this.#failure = new PeerDistError('ERR_PEERDIST_LIMIT', 'too much content information');
-      this.#phase = 'failed';
-      throw this.#failure;
-    }
-    this.#pieces.push(chunk);
+  /** Where the next `read` starts, bytes from the start of the content; begins where the description begins. */
+  get position(): number {
+    return this.#position ?? this.#description.summary?.range.offset ?? 0;
   }
 
   /**
-   * Seals the content information; reads are legal once this resolves.
+   * Takes one piece of content information, split anywhere. Calls queue in order (G3); do not modify `chunk` until settled.
    *
-   * @throws {@link PeerDistError} `CANNOT_PARSE_CONTENTINFO`, `CONTENTINFO_VERSION_UNSUPPORTED`, `ALREADY_COMPLETED`, `INVALID_HANDLE`
+   * @throws {@link PeerDistError} common set; `CANNOT_PARSE_CONTENTINFO`, `CONTENTINFO_VERSION_UNSUPPORTED`, `LIMIT`, each repeated by every
+   * later call; `ALREADY_COMPLETED` (G2)
    */
-  async completeContentInformation(): Promise<ContentDescription> {
-    this.#assertDescribing();
-    const { provider } = this.#components;
-    try {
-      const information = decodeContentInformation(Buffer.concat(this.#pieces));
-      information.checkBlockLists(provider);
-      this.#content = new DescribedContent(information, provider);
-    } catch (error) {
-      this.#failure = error;
-      this.#phase = 'failed';
+  addContentInformation(chunk: Uint8Array, options: Abortable = {}): Promise<void> {
+    let begun = false;
+    const added = this.#state.run(options, async () => {
+      begun = true;
+      this.#description.add(chunk);
+    });
+    // Cancelled half-way: what was taken is unknowable (G24).
+    return added.catch((error: unknown) => {
+      if (begun && error instanceof PeerDistAbortError) this.#description.fail(error);
       throw error;
-    } finally {
-      this.#pieces.length = 0;
-    }
-    this.#phase = 'ready';
-    return this.description as ContentDescription;
-  }
-
-  /** Both of the above from bytes at hand. Convenience. */
-  async setContentInformation(source: Uint8Array): Promise<ContentDescription> {
-    await this.addContentInformation(source);
-    return this.completeContentInformation();
+    });
   }
 
   /**
-   * Gives content bytes to the cache, normally ones that came another way. Whole blocks are verified and stored; the rest of a block
-   * is awaited. A mismatch is counted, not thrown (G16).
+   * Seals the content information; reads are legal once this resolves, and data that waited for it has been tried.
+   *
+   * @throws {@link PeerDistError} as {@link addContentInformation}
+   */
+  completeContentInformation(options: Abortable = {}): Promise<ContentDescription> {
+    return this.#state.run(options, async () => {
+      const content = this.#description.complete();
+      await this.#data.promote(content);
+      return this.#description.summary as ContentDescription;
+    });
+  }
+
+  /** Both of the above from one source. Convenience. */
+  async setContentInformation(
+    source: Uint8Array | AsyncIterable<Uint8Array>,
+    options: Abortable = {},
+  ): Promise<ContentDescription> {
+    for await (const chunk of source instanceof Uint8Array ? [source] : source)
+      await this.addContentInformation(chunk, options);
+    return this.completeContentInformation(options);
+  }
+
+  /** write = add, end = complete, for `pipeline(response, …)`. Convenience. */
+  contentInformationWritable(options: Abortable = {}): Writable {
+    const write = (chunk: Uint8Array): Promise<void> => this.addContentInformation(chunk);
+    return this.#state.adopt(
+      sink(write, () => this.completeContentInformation()),
+      options,
+    );
+  }
+
+  /**
+   * Gives content bytes to the cache, normally ones that came another way. What is described is verified and stored by whole blocks; the
+   * rest waits (G15). A mismatch is counted, not thrown (G16).
    *
    * @param offset bytes from the start of the whole content
-   * @throws {@link PeerDistError} `NOT_INITIALIZED` before the content information is complete; `INVALID_PARAMETER`; `INVALID_HANDLE`
+   * @param data must not change until settled
+   * @throws {@link PeerDistError} common set; `OUT_OF_BOUNDS` past the end of the content, where that is known
    */
-  async addData(offset: number, data: Uint8Array): Promise<AddDataResult> {
-    const content = this.#ready();
-    assertByteRange({ offset, length: data.byteLength });
-    const part = intersect(verifiable(content), { offset, length: data.byteLength });
-    const result = { verified: 0, pending: 0, rejected: data.byteLength - part.length };
-    for (let at = part.offset; at < rangeEnd(part);) {
-      const block = content.block(content.information.ordinalAt(at));
-      const stop = Math.min(rangeEnd(block), rangeEnd(part));
-      const piece = data.subarray(at - offset, stop - offset);
-      const whole =
-        piece.byteLength === block.length
-          ? Uint8Array.from(piece)
-          : this.#partials.add(block.ordinal, block, at, piece);
-      if (whole === undefined) result.pending += piece.byteLength;
-      else {
-        const matches = content.verify(block, whole);
-        this.#components.observer({ type: 'verification', result: matches ? 'match' : 'mismatch' });
-        if (matches) await this.#components.broker.keep(content, block, whole);
-        result[matches ? 'verified' : 'rejected'] += piece.byteLength;
+  addData(offset: number, data: Uint8Array, options: Abortable = {}): Promise<AddDataResult> {
+    return this.#state.run(options, async () => {
+      assertByteRange({ offset, length: data.byteLength });
+      const { content } = this.#description;
+      return content === undefined ? this.#data.hold({ offset, data }) : this.#data.add(content, { offset, data });
+    });
+  }
+
+  /** `addData` as a sink, from `offset` on. Convenience. */
+  dataWritable(offset: number, options: Abortable = {}): Writable {
+    let at = offset;
+    const write = (chunk: Uint8Array): Promise<AddDataResult> => {
+      const from = at;
+      at += chunk.byteLength;
+      return this.addData(from, chunk);
+    };
+    return this.#state.adopt(sink(write), options);
+  }
+
+  /**
+   * Positioned read; any number may be in flight, in any order. Holes and the end are results.
+   *
+   * @throws {@link PeerDistError} common set; `NOT_INITIALIZED` before the content information is complete (G1)
+   */
+  readAt(offset: number, options: ReadOptions = {}): Promise<ReadResult> {
+    return this.#state.run(options, async (operation) => {
+      const request = readRequest(options);
+      assertByteRange({ offset, length: 0 });
+      return this.#read(offset, request, operation);
+    });
+  }
+
+  /**
+   * Read at `position`. Overlapping calls are served in call order. `position` moves by the bytes read or by the hole, which starts at it
+   * (G13); at the end and on errors it stays.
+   *
+   * @throws {@link PeerDistError} as {@link readAt}
+   */
+  read(options: ReadOptions = {}): Promise<ReadResult> {
+    return this.#state.run(options, async (operation) => {
+      const request = readRequest(options);
+      const before = this.#turn;
+      let done = (): void => {};
+      const turn = new Promise<void>((resolve) => (done = resolve));
+      this.#turn = turn;
+      try {
+        await before;
+        operation.assertWanted();
+        return await this.#readOn(request, operation);
+      } finally {
+        if (this.#turn === turn) this.#turn = undefined;
+        done();
       }
-      at = stop;
+    });
+  }
+
+  /**
+   * Contiguous bytes in the own cache from `offset`; sends nothing (the zero-length query).
+   *
+   * @throws {@link PeerDistError} common set; `NOT_INITIALIZED`; `NO_MORE` outside the range (G11)
+   */
+  availableAt(offset: number, options: Abortable = {}): Promise<number> {
+    return this.#state.run(options, async () => {
+      assertByteRange({ offset, length: 0 });
+      return availableBytes(this.#ready(), offset, this.#components.broker);
+    });
+  }
+
+  /** The same from `position`, which stays put. */
+  available(options: Abortable = {}): Promise<number> {
+    return this.#state.run(options, async () => {
+      await this.#turn;
+      return availableBytes(this.#ready(), this.position, this.#components.broker);
+    });
+  }
+
+  /** Walks `read` to the end: data and holes in order. Shares `position`. */
+  async *segments(options: ReadOptions = {}): AsyncGenerator<ContentSegment, undefined> {
+    for (;;) {
+      const result = await this.read(options);
+      if (result.kind === 'end') return undefined;
+      yield result;
     }
-    return result;
+  }
+
+  [Symbol.asyncIterator](): AsyncGenerator<ContentSegment, undefined> {
+    return this.segments();
   }
 
   /**
@@ -174,115 +244,98 @@ export class ContentHandle implements AsyncDisposable {
    * fast way of a warm cache, with no stream in between. The pieces are views and must not be written to.
    */
   peek(range: ByteRange): Uint8Array[] | undefined {
-    const content = this.#ready();
-    if (!covers(content.information.range, range)) return undefined;
-    const pieces: Uint8Array[] = [];
-    if (range.length === 0) return pieces;
-    const { broker } = this.#components;
-    const { first, last } = content.ordinals(range);
-    for (let ordinal = first; ordinal <= last; ordinal += 1) {
-      const block = content.block(ordinal);
-      const bytes = broker.peek(content, block);
-      if (bytes === undefined) return undefined;
-      pieces.push(clip(block, bytes, range));
-    }
-    return pieces;
+    this.#state.assertOpen();
+    return peekContent(this.#ready(), range, this.#components.broker);
   }
 
   /**
-   * Contiguous bytes of a range, each verified before it goes downstream: from the own store, the configured sources, and what
-   * `onMissing` brings. Destroy the stream to stop.
+   * Contiguous bytes, each verified before it goes downstream: from the own store, the configured sources, and what `onMissing` brings.
+   * Without `range`, from `position` to the end, and `position` follows. Destroy the stream to stop.
    *
-   * @throws {@link PeerDistError} `NOT_INITIALIZED`, `INVALID_HANDLE`; `NO_MORE` when the range is not inside the described one
+   * @throws {@link PeerDistError} common set; `NOT_INITIALIZED`; `NO_MORE` when the range is not inside the described one
    */
   createReadStream(options: ContentReadStreamOptions = {}): Readable {
+    this.#state.assertOpen();
     const content = this.#ready();
-    const range = options.range ?? content.information.range;
-    assertByteRange(range);
-    if (!covers(content.information.range, range)) {
-      throw new PeerDistError('ERR_PEERDIST_NO_MORE', 'the range is not described', { actual: range });
-    }
-    return new RangeAssembler(this.#parts(content, range, options), { lookAheadBytes: options.lookAheadBytes });
+    const described = content.information.range;
+    const range = options.range ?? { offset: this.position, length: rangeEnd(described) - this.position };
+    const onPush = options.range === undefined ? this.#moveBy.bind(this) : undefined;
+    this.#streams ??= new ContentStreams({ ...this.#components, label: this.#label });
+    const crowdKey = crowdKeyOf(content);
+    const { crowd } = this.#components;
+    const stream = this.#streams.open(content, range, options, { onPush, isCrowd: () => crowd.isCrowd(crowdKey) });
+    crowd.enter(crowdKey, stream);
+    stream.once('close', () => crowd.leave(crowdKey, stream));
+    return this.#state.adopt(stream, options);
   }
 
-  /** Releases the handle. Idempotent, never rejects. Streams already open run to their end. */
-  async close(): Promise<void> {
-    this.#phase = 'closed';
-    this.#pieces.length = 0;
-    this.#partials.clear();
+  /** @throws {@link PeerDistError} `INVALID_PARAMETER` for an unknown class; `INVALID_HANDLE`; `INVALIDATED` */
+  getInformation<K extends keyof ClientInformation>(kind: K): ClientInformation[K] {
+    this.#state.assertOpen();
+    if (kind !== 'basic') throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'no such class of information');
+    const { content } = this.#description;
+    return { flashCrowd: content !== undefined && this.#components.crowd.isCrowd(crowdKeyOf(content)) };
+  }
+
+  /** Aborts everything pending on this handle, streams included; resolves how many that were, when each has settled. */
+  async cancelAll(): Promise<number> {
+    this.#state.assertOpen();
+    return this.#state.operations.cancel(new PeerDistAbortError('cancel'));
+  }
+
+  /** Aborts what is pending, streams included, and releases the handle. Idempotent, never rejects. */
+  close(): Promise<void> {
+    return this.#state.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  *#parts(content: DescribedContent, range: ByteRange, options: ContentReadStreamOptions): Generator<AssemblerPart> {
-    if (range.length === 0) return;
-    const { broker, sources } = this.#components;
-    const { onMissing, onSource, cacheMissing = true } = options;
-    const { first, last } = content.ordinals(range);
-    const fetchMissing: FetchMissing | undefined =
-      onMissing &&
-      (async (missing, signal) => {
-        const supplied = await onMissing(missing, { reason: 'missing', signal });
-        return supplied instanceof Uint8Array ? oneChunk(supplied) : supplied;
-      });
-    const order = fetchMissing === undefined ? sources : [...sources, this.#origin];
-    for (let ordinal = first; ordinal <= last; ordinal += 1) {
-      const block = content.block(ordinal);
-      const length = intersect(block, range).length;
-      yield {
-        length,
-        fetch: (signal) => {
-          const retrieved = broker.retrieve(
-            { content, ordinal, lastOrdinal: last, persist: cacheMissing, fetchMissing },
-            order,
-            signal,
-          );
-          const take = ({ bytes, source }: { bytes: Uint8Array; source: BlockOrigin }): Uint8Array => {
-            onSource?.(source, length);
-            return clip(block, bytes, range);
-          };
-          return 'bytes' in retrieved ? take(retrieved) : retrieved.then(take);
-        },
-      };
-    }
+  async #read(offset: number, request: ReturnType<typeof readRequest>, operation: Operation): Promise<ReadResult> {
+    const content = this.#ready();
+    this.#components.crowd.touch(crowdKeyOf(content), this);
+    const components = { ...this.#components, label: this.#label };
+    return readContent(content, offset, request, components, () => operation.signal);
   }
 
-  #assertDescribing(): void {
-    if (this.#phase === 'describing') return;
-    if (this.#phase === 'closed')
-      throw new PeerDistError('ERR_PEERDIST_INVALID_HANDLE', 'the content handle is closed');
-    if (this.#phase === 'failed') throw this.#failure;
-    throw new PeerDistError('ERR_PEERDIST_ALREADY_COMPLETED', 'the content information is sealed');
+  async #readOn(request: ReturnType<typeof readRequest>, operation: Operation): Promise<ReadResult> {
+    const offset = this.position;
+    const result = await this.#read(offset, request, operation);
+    operation.assertWanted();
+    if (result.kind === 'end') return result;
+    if (result.kind === 'data') {
+      this.#moveBy(result.data.byteLength);
+      return result;
+    }
+    const missing = intersect(result.missing, { offset, length: Number.MAX_SAFE_INTEGER - offset });
+    this.#moveBy(missing.length);
+    return { ...result, missing };
+  }
+
+  #moveBy(bytes: number): void {
+    this.#position = this.position + bytes;
   }
 
   #ready(): DescribedContent {
-    if (this.#phase === 'closed')
-      throw new PeerDistError('ERR_PEERDIST_INVALID_HANDLE', 'the content handle is closed');
-    if (this.#content === undefined) {
+    const { content } = this.#description;
+    if (content === undefined)
       throw new PeerDistError('ERR_PEERDIST_NOT_INITIALIZED', 'the content information is not complete');
-    }
-    return this.#content;
+    return content;
   }
 }
 
-/** The described range, widened to the edges of its blocks: what lies in them can be verified. */
-function verifiable({ information }: DescribedContent): ByteRange {
-  const { range } = information;
-  if (range.length === 0) return range;
-  const { offset } = information.block(information.ordinalAt(range.offset));
-  return { offset, length: rangeEnd(information.block(information.ordinalAt(rangeEnd(range) - 1))) - offset };
+/** Readers of what begins with the same segment want the same content. */
+function crowdKeyOf(content: DescribedContent): string {
+  return content.information.segmentCount === 0 ? '' : content.segmentId(0);
 }
 
-/** The part of a block that lies in the range. */
-function clip(block: ByteRange, bytes: Uint8Array, range: ByteRange): Uint8Array {
-  const part = intersect(block, range);
-  return part.length === block.length
-    ? bytes
-    : bytes.subarray(part.offset - block.offset, rangeEnd(part) - block.offset);
-}
-
-async function* oneChunk(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes;
+function sink(
+  write: (chunk: Uint8Array) => Promise<unknown>,
+  final: () => Promise<unknown> = async () => {},
+): Writable {
+  return new Writable({
+    write: (chunk: Uint8Array, _encoding, callback) => void write(chunk).then(() => callback(), callback),
+    final: (callback) => void final().then(() => callback(), callback),
+  });
 }

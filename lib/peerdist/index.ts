@@ -1,25 +1,34 @@
+/** The Peer Distribution API; README.md here has the table Win32 → TypeScript. */
+export { type AddDataResult } from './added-data.ts';
+export { type ClientInformation, ContentHandle, type ContentSegment } from './content-handle.ts';
+export { ContentInformationReader } from './content-information-reader.ts';
 export {
+  READ_TIMEOUT_DEFAULT_MS,
+  READ_TIMEOUT_LOCAL_CACHE_ONLY,
+  type ReadOptions,
+  type ReadResult,
+} from './content-reads.ts';
+export { type ContentReadStreamOptions, type MissingRangeHandler } from './content-streams.ts';
+export { type ContentDescription } from './description.ts';
+export { type Abortable } from './operations.ts';
+export { peek } from './peek.ts';
+export {
+  type ApiVersion,
   CONTENT_TAG_BYTES,
   type ContentTag,
   PeerDist,
   type PeerDistClient,
   type PeerDistComponents,
+  type PeerDistEvents,
   type PeerDistOptions,
 } from './peerdist.ts';
-export {
-  type AddDataResult,
-  type ContentDescription,
-  ContentHandle,
-  type ContentReadStreamOptions,
-  type MissingRangeHandler,
-} from './content-handle.ts';
+export { type PublicationInfo, PublicationStream, PublishTransform } from './publication.ts';
 export {
   type ContentId,
   type OpenContentInformationOptions,
   PeerDistServer,
-  type PublicationInfo,
   type PublisherIdentity,
   type PublishOptions,
-  PublishTransform,
 } from './publisher.ts';
-export { ContentInformationReader } from './content-information-reader.ts';
+export { type PeerDistStatus } from './session.ts';
+export { type PeerDistStatusInfo } from './status.ts';

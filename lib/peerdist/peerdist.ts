@@ -1,4 +1,6 @@
 import { randomBytes } from 'node:crypto';
+import { EventEmitter } from 'node:events';
+import { toHex } from '../bytes/index.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { type HashProvider, nativeHashProvider } from '../crypto/index.ts';
 import { PeerDistError } from '../errors.ts';
@@ -13,7 +15,12 @@ import {
 } from '../stores/index.ts';
 import type { HashingEngine, HashingOptions } from '../streams/index.ts';
 import { ContentHandle } from './content-handle.ts';
+import { FlashCrowd } from './flash-crowd.ts';
+import type { Abortable } from './operations.ts';
 import { defaultIdentity, PeerDistServer, type PublisherIdentity } from './publisher.ts';
+import { Quarantine } from './quarantine.ts';
+import { type PeerDistStatus, Session } from './session.ts';
+import { type PeerDistStatusInfo, StatusNotifications } from './status.ts';
 
 /** Consumer-chosen cache label, exactly 16 bytes. */
 export type ContentTag = Uint8Array;
@@ -36,7 +43,15 @@ export interface PeerDistComponents {
   readonly observer?: Observer | undefined;
 }
 
+/** Version of the API; compared major first. */
+export interface ApiVersion {
+  readonly major: number;
+  readonly minor: number;
+}
+
 export interface PeerDistOptions {
+  /** Oldest version the caller can live with. @default 1.0 */
+  readonly minimumVersion?: ApiVersion | undefined;
   /** Owner of everything published here. @default the OS account that runs the process */
   readonly identity?: PublisherIdentity | undefined;
   /** Secret of the content server. @default 32 random bytes: what is published then cannot be found again after a restart */
@@ -46,35 +61,72 @@ export interface PeerDistOptions {
   readonly components?: PeerDistComponents | undefined;
 }
 
-/** Consumer side of the API (`pd.client`). */
+/** Consumer side of the API (`pd.client`). Members reject with the common set, see {@link PeerDistServer}. */
 export interface PeerDistClient {
   /**
    * New handle, not yet tied to any content.
    *
-   * @throws {@link PeerDistError} `INVALID_PARAMETER` unless the tag is 16 bytes; `INVALID_HANDLE` after close
+   * @throws {@link PeerDistError} common set; `INVALID_PARAMETER` unless the tag is 16 bytes
    */
-  openContent(tag: ContentTag): Promise<ContentHandle>;
+  openContent(tag: ContentTag, options?: Abortable): Promise<ContentHandle>;
+  /**
+   * Drops from the local cache what was added or pulled under `tag` alone; open handles survive and see holes (G17).
+   *
+   * @throws {@link PeerDistError} as {@link openContent}
+   */
+  flush(tag: ContentTag, options?: Abortable): Promise<void>;
 }
 
-/** One session of the Peer Distribution API. Everything it makes belongs to it. */
-export class PeerDist implements AsyncDisposable {
+export interface PeerDistEvents {
+  /** Status differs from the one last delivered; the baseline is 'disabled'. */
+  status: [status: PeerDistStatus, info: PeerDistStatusInfo];
+  close: [];
+}
+
+/** Newest version of the API: that of Windows 8. */
+const SUPPORTED_VERSION: ApiVersion = { major: 2, minor: 0 };
+
+/**
+ * One session of the Peer Distribution API. Everything it makes belongs to it and ends with it, except durable publications and cached
+ * content. Opening succeeds even while the service is disabled or unavailable; ask {@link getStatus}.
+ */
+export class PeerDist extends EventEmitter<PeerDistEvents> implements AsyncDisposable {
+  readonly supportedVersion = SUPPORTED_VERSION;
+  readonly identity: PublisherIdentity;
   readonly client: PeerDistClient;
   readonly server: PeerDistServer;
-  readonly identity: PublisherIdentity;
-  #closed = false;
+  readonly #session = new Session();
+  readonly #notifications: StatusNotifications;
+  #closing: Promise<void> | undefined;
 
-  /** Opens a session. */
+  /**
+   * Opens a session.
+   *
+   * @throws {@link PeerDistError} `INVALID_PARAMETER`; `VERSION_UNSUPPORTED` when `minimumVersion` is newer than what there is
+   */
   static async open(options: PeerDistOptions = {}): Promise<PeerDist> {
+    assertVersion(options.minimumVersion);
     return new PeerDist(options);
   }
 
   private constructor(options: PeerDistOptions) {
+    super();
     const { components = {} } = options;
+    const session = this.#session;
     const observer = components.observer ?? ignoreObservations;
     const provider = components.hashProvider ?? nativeHashProvider;
     const clock = components.clock ?? systemClock;
     this.identity = options.identity ?? defaultIdentity();
+    this.#notifications = new StatusNotifications({
+      current: () => this.getStatusInfo(),
+      emit: (info) => this.emit('status', info.status, info),
+      hasListeners: () => this.listenerCount('status') > 0,
+    });
+    (this as EventEmitter).on('newListener', (event) => {
+      if (event === 'status') this.#notifications.arm();
+    });
     this.server = new PeerDistServer({
+      session,
       identity: this.identity,
       secret: options.serverSecret ?? new ServerSecret(randomBytes(32)),
       store:
@@ -90,33 +142,114 @@ export class PeerDist implements AsyncDisposable {
       observer,
       clock,
     });
+    const quarantine = new Quarantine(clock);
+    const crowd = new FlashCrowd(clock);
+    const parts = { session, broker, sources: components.sources ?? [], provider, quarantine, crowd, observer, clock };
     this.client = {
-      openContent: async (tag) => {
-        if (this.#closed) throw new PeerDistError('ERR_PEERDIST_INVALID_HANDLE', 'the instance is closed');
-        if (tag.byteLength !== CONTENT_TAG_BYTES)
-          throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'a content tag has 16 bytes');
-        return new ContentHandle(Uint8Array.from(tag), {
-          broker,
-          sources: components.sources ?? [],
-          provider,
-          observer,
-          clock,
-        });
-      },
+      openContent: (tag, opening = {}) =>
+        session.run(opening, async () => {
+          assertTag(tag);
+          return new ContentHandle(Uint8Array.from(tag), parts);
+        }),
+      flush: (tag, flushing = {}) =>
+        session.run(flushing, async () => {
+          assertTag(tag);
+          quarantine.flush(toHex(tag));
+          await broker.flush(toHex(tag));
+        }),
     };
   }
 
   get closed(): boolean {
-    return this.#closed;
+    return this.#session.isClosed;
   }
 
-  /** Ends the session. Cached content is left alone. Idempotent. */
-  async close(): Promise<void> {
-    this.#closed = true;
-    this.server.close();
+  /** @throws {@link PeerDistError} `INVALID_HANDLE` after close */
+  getStatus(): PeerDistStatus {
+    return this.getStatusInfo().status;
   }
 
+  /** Status and the content information formats the service handles. @throws {@link PeerDistError} `INVALID_HANDLE` after close */
+  getStatusInfo(): PeerDistStatusInfo {
+    if (this.closed) throw new PeerDistError('ERR_PEERDIST_INVALID_HANDLE', 'the instance is closed');
+    return { status: this.#session.status, minContentInfoVersion: 1, maxContentInfoVersion: 2 };
+  }
+
+  /**
+   * Switches the service, as an administrator does by policy. Losing it ends every open handle with `INVALIDATED` and fails what is asked
+   * for from then on; publications survive, and with 'available' new handles work again (G18). Extension.
+   *
+   * @throws {@link PeerDistError} `INVALID_HANDLE` after close; `INVALID_PARAMETER`
+   */
+  setStatus(status: PeerDistStatus): void {
+    this.#session.assertOpen();
+    if (!STATUSES.has(status)) throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'no such status');
+    this.#session.status = status;
+    this.#notifications.arm();
+  }
+
+  /**
+   * One-shot: settles at the next status that differs from the one last delivered to anybody; at once, unless the status is 'disabled',
+   * when nothing was ever delivered. 'unavailable' may come first: loop until 'available'.
+   *
+   * @throws {@link PeerDistError} `INVALID_HANDLE`; `OPERATION_ABORTED` (signal, {@link stopStatusNotifications}, close)
+   */
+  async nextStatus(options: Abortable = {}): Promise<PeerDistStatusInfo> {
+    this.#session.assertOpen();
+    return this.#notifications.next(options);
+  }
+
+  /** Self-re-arming form of {@link nextStatus}. Only the newest undelivered status is kept. Ends quietly on close. */
+  statusChanges(options: Abortable = {}): AsyncGenerator<PeerDistStatusInfo, undefined> {
+    return this.#notifications.changes(options);
+  }
+
+  /** Drops every 'status' listener, ends iterators, aborts {@link nextStatus}. Does nothing when nothing is registered. */
+  stopStatusNotifications(): void {
+    this.removeAllListeners('status');
+    this.#notifications.stop('unregister');
+  }
+
+  /**
+   * Aborts pending operations, ends every handle, withdraws every publication that is not durable. Cached content is left alone. Idempotent.
+   *
+   * @param options.drain first waits for what is pending (the recommended order), except for status registrations and streams
+   * @throws {@link PeerDistError} `OPERATION_ABORTED` when `signal` cuts the drain short; the session is closed all the same
+   */
+  close(options: Abortable & { readonly drain?: boolean | undefined } = {}): Promise<void> {
+    // Whoever comes second only learns that it is done (G25).
+    if (this.#closing !== undefined) return this.#closing.catch(() => {});
+    this.#closing = this.#close(options);
+    return this.#closing;
+  }
+
+  /** `close({ drain: true })`. */
   [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
+    return this.close({ drain: true });
   }
+
+  async #close(options: Abortable & { readonly drain?: boolean | undefined }): Promise<void> {
+    this.#notifications.stop('shutdown');
+    try {
+      await this.#session.close(options);
+    } finally {
+      await this.server.withdrawAll();
+      this.emit('close');
+    }
+  }
+}
+
+const STATUSES: ReadonlySet<PeerDistStatus> = new Set(['disabled', 'unavailable', 'available']);
+
+function assertTag(tag: ContentTag): void {
+  if (!(tag instanceof Uint8Array) || tag.byteLength !== CONTENT_TAG_BYTES)
+    throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'a content tag has 16 bytes');
+}
+
+function assertVersion({ major, minor }: ApiVersion = { major: 1, minor: 0 }): void {
+  if (!Number.isSafeInteger(major) || !Number.isSafeInteger(minor) || major < 0 || minor < 0)
+    throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'a version has two whole numbers');
+  const isNewer =
+    major > SUPPORTED_VERSION.major || (major === SUPPORTED_VERSION.major && minor > SUPPORTED_VERSION.minor);
+  if (isNewer) throw new PeerDistError('ERR_PEERDIST_VERSION_UNSUPPORTED', 'a newer version than there is');
 }

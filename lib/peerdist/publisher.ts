@@ -12,8 +12,11 @@ import {
   type V1AlgorithmName,
 } from '../protocol/pccrc/index.ts';
 import type { ContentInformationRecord, ContentInformationStore } from '../stores/index.ts';
-import { ContentHasher, type HashingEngine, type HashingOptions } from '../streams/index.ts';
+import type { HashingEngine, HashingOptions } from '../streams/index.ts';
 import { ContentInformationReader } from './content-information-reader.ts';
+import type { Abortable, Operation } from './operations.ts';
+import { PublicationStream, PublishTransform } from './publication.ts';
+import { HandleState, type Session } from './session.ts';
 
 /** Publisher-chosen label. Opaque bytes; a string means its UTF-8 bytes. Unique for each publisher identity. */
 export type ContentId = Uint8Array | string;
@@ -21,20 +24,20 @@ export type ContentId = Uint8Array | string;
 /** Stand-in for the Windows account that owns publications. Compared for exact equality. */
 export type PublisherIdentity = string;
 
-export interface PublishOptions {
-  /** Expected total, bytes. Omitted or 0 = not known; otherwise a body of another length is not published. */
+export interface PublishOptions extends Abortable {
+  /** Expected total, bytes. Omitted or 0 = not known; otherwise a body of another length is not published (G5). */
   readonly length?: number | undefined;
-  /** Bytes past which publishing is given up while the body flows on. @default Infinity */
+  /** Bytes past which publishing is given up. Extension. @default Infinity */
   readonly maxBytes?: number | undefined;
+  /** True: the publication outlives this instance, as long as the store keeps it (G29). Extension. @default false, as Windows */
+  readonly durable?: boolean | undefined;
+  /** Version of these options (Win32 dwVersion); no difference is made. @default 2 */
+  readonly version?: 1 | 2 | undefined;
+  /** Reserved (Win32 dwFlags). */
+  readonly flags?: 0 | undefined;
 }
 
-export interface PublicationInfo {
-  readonly contentId: Uint8Array;
-  /** Bytes published. */
-  readonly length: number;
-}
-
-export interface OpenContentInformationOptions {
+export interface OpenContentInformationOptions extends Abortable {
   /** Part of the content to describe. Omitted, or `{ offset: 0, length: 0 }`, = all of it; an overrun is clamped (G7). */
   readonly range?: ByteRange | undefined;
   /** Formats the requester can read, inclusive. Omitted = version 1 only (G8). */
@@ -42,6 +45,7 @@ export interface OpenContentInformationOptions {
 }
 
 export interface PublisherComponents {
+  readonly session: Session;
   readonly store: ContentInformationStore;
   readonly provider: HashProvider;
   readonly secret: ServerSecret;
@@ -54,98 +58,199 @@ export interface PublisherComponents {
 
 /** The OS account that runs the process (G21). */
 export function defaultIdentity(): PublisherIdentity {
-  return userInfo().username;
-}
-
-/** A pass-through that publishes what flows through it. Bytes, chunks and order are untouched; 'finish' waits for the publication. */
-export class PublishTransform extends ContentHasher {
-  readonly contentId: Uint8Array;
-  /** Settles when the publication completes. A failure rejects this and leaves the bytes flowing; ignoring it is safe. */
-  readonly published: Promise<PublicationInfo>;
-
-  constructor(
-    contentId: Uint8Array,
-    options: ConstructorParameters<typeof ContentHasher>[0],
-    complete: (information: readonly ContentInformation[] | undefined) => Promise<PublicationInfo>,
-  ) {
-    super(options);
-    this.contentId = contentId;
-    this.published = this.contentInformation.then(complete);
-    this.published.catch(() => {});
+  try {
+    return userInfo().username;
+  } catch {
+    // Containers run under numbers that no list of accounts knows.
+    return `uid:${process.getuid?.() ?? 0}`;
   }
 }
 
-/** Publisher side of the API (`pd.server`). */
+/** What is under way for one publication: its body, a reader of its content information. */
+interface Share {
+  /** Aborts what is pending; resolves how many that were. */
+  cancel(error: PeerDistAbortError): Promise<number>;
+  /** The publication goes: nothing of it may go on. */
+  withdraw(error: PeerDistAbortError): Promise<number>;
+}
+
+interface Name {
+  readonly contentId: Uint8Array;
+  /** Of a publication that outlives its instance. */
+  readonly durableKey: string;
+  /** Of one that belongs to this instance. */
+  readonly ownKey: string;
+}
+
+let instances = 0;
+
+/**
+ * Publisher side of the API (`pd.server`). A publication belongs to the identity; unless it is durable it also belongs to the instance and
+ * ends with it. Promise members reject with the common set: `INVALID_PARAMETER`, `INVALID_HANDLE`, `DISABLED_BY_POLICY`,
+ * `SERVICE_UNAVAILABLE`, `SHUTDOWN_IN_PROGRESS`, `INVALIDATED`, `OPERATION_ABORTED`.
+ */
 export class PeerDistServer {
   readonly #components: PublisherComponents;
-  /** Identifiers whose bodies are still flowing (G4). */
-  readonly #inProgress = new Set<string>();
-  #closed = false;
+  /** Distinguishes this instance's publications from others' in a shared store. */
+  readonly #instance = `${process.pid}-${Date.now().toString(36)}-${(instances += 1)}`;
+  /** Identifiers whose bodies are still coming (G4). */
+  readonly #inProgress = new Map<string, Share>();
+  /** Completed publications that end with this instance. */
+  readonly #own = new Set<string>();
+  readonly #shares = new Map<string, Set<Share>>();
 
   constructor(components: PublisherComponents) {
     this.#components = components;
   }
 
   /**
-   * Starts a publication fed by a stream that passes through; the end of input completes it. Convenience.
+   * Starts a publication.
    *
-   * @throws {@link PeerDistError} `ALREADY_EXISTS` when this identity published the id or is publishing it; `INVALID_HANDLE` after close
+   * @throws {@link PeerDistError} common set; `ALREADY_EXISTS` when this identity published the id or is publishing it
    */
-  async publishThrough(id: ContentId, options: PublishOptions = {}): Promise<PublishTransform> {
-    const { contentId, key } = this.#name(id);
-    if (this.#inProgress.has(key)) throw alreadyExists();
-    this.#inProgress.add(key);
-    try {
-      if ((await this.#components.store.get(key)) !== undefined) throw alreadyExists();
-    } catch (error) {
-      this.#inProgress.delete(key);
-      throw error;
-    }
-    const { provider, secret, observer, algorithm, createEngine } = this.#components;
-    const hashing: HashingOptions = { provider, secret, algorithm };
-    return new PublishTransform(
-      contentId,
-      {
-        ...hashing,
-        observer,
-        engine: createEngine?.(hashing),
-        maxBytes: options.maxBytes,
-        expectedBytes: options.length || undefined,
-      },
-      async (information) => {
-        try {
-          if (information === undefined) throw new PeerDistAbortError('close');
-          if (this.#closed) throw new PeerDistAbortError('shutdown');
-          const record = toRecord(information);
-          await this.#components.store.set(key, record);
-          return { contentId, length: record.contentLength };
-        } finally {
-          this.#inProgress.delete(key);
-        }
-      },
-    );
+  async publish(id: ContentId, options: PublishOptions = {}): Promise<PublicationStream> {
+    const { session } = this.#components;
+    return session.run(options, async (operation) => {
+      let stream: PublicationStream | undefined;
+      const transform = await this.#begin(id, options, operation, {
+        cancel: async (error) => (await stream?.cancel(error)) ?? 0,
+        withdraw: async (error) => (await stream?.abandon(error)) ?? 0,
+      });
+      stream = new PublicationStream(transform, session, options.length || undefined);
+      return stream;
+    });
   }
 
-  /** Withdraws a publication of this identity; false when there was nothing (G6). What was handed out keeps working. */
-  async unpublish(id: ContentId): Promise<boolean> {
-    return this.#components.store.delete(this.#name(id).key);
+  /**
+   * Starts a publication fed by a stream that passes through; the end of input completes it. Convenience.
+   *
+   * @throws {@link PeerDistError} as {@link publish}
+   */
+  async publishThrough(id: ContentId, options: PublishOptions = {}): Promise<PublishTransform> {
+    return this.#components.session.run(options, async (operation) => {
+      let transform: PublishTransform | undefined;
+      const abandon = async (error: PeerDistAbortError): Promise<number> => {
+        transform?.abandon(error);
+        return 1;
+      };
+      transform = await this.#begin(id, options, operation, { cancel: abandon, withdraw: abandon });
+      return transform;
+    });
+  }
+
+  /**
+   * Withdraws a publication of this identity and aborts this session's pending operations on it; a body still coming is not published.
+   * Handles already open on it still need closing. What was handed out keeps working.
+   *
+   * @returns false when there was nothing to withdraw (G6)
+   * @throws {@link PeerDistError} common set
+   */
+  async unpublish(id: ContentId, options: Abortable = {}): Promise<boolean> {
+    return this.#components.session.run(options, async () => {
+      const { ownKey, durableKey } = this.#name(id);
+      const wasInProgress = this.#inProgress.delete(ownKey);
+      this.#own.delete(ownKey);
+      const { store } = this.#components;
+      const deleted = await Promise.all([store.delete(ownKey), store.delete(durableKey)]);
+      await this.#tell(ownKey, (share) => share.withdraw(new PeerDistAbortError('unpublish')));
+      return wasInProgress || deleted.includes(true);
+    });
   }
 
   /**
    * Opens the encoded content information of a completed publication of this identity.
    *
-   * @throws {@link PeerDistError} `NOT_FOUND`; `CONTENTINFO_VERSION_UNSUPPORTED` when `versions` and what was published do not overlap;
-   * `OUT_OF_BOUNDS` when the range starts at or past the end; `INVALID_PARAMETER` for a span or range that makes no sense
+   * @throws {@link PeerDistError} common set; `NOT_FOUND`; `CONTENTINFO_VERSION_UNSUPPORTED` when `versions` and what was published do not
+   * overlap (G9); `OUT_OF_BOUNDS` when the range starts at or past the end (G7)
    */
   async openContentInformation(
     id: ContentId,
     options: OpenContentInformationOptions = {},
   ): Promise<ContentInformationReader> {
-    const { contentId, key } = this.#name(id);
+    const { session } = this.#components;
+    return session.run(options, async (operation) => {
+      const { contentId, ownKey } = this.#name(id);
+      const { version, range, encoded } = await this.#describe(id, options);
+      operation.assertWanted();
+      const share: Share = {
+        cancel: (error) => reader.cancel(error),
+        withdraw: (error) => reader.cancel(error),
+      };
+      const onEnd = (): void => this.#leave(ownKey, share);
+      const reader = new ContentInformationReader({ contentId, version, range, encoded, session, onEnd });
+      this.#join(ownKey, share);
+      return reader;
+    });
+  }
+
+  /** open + read to the end + close. Convenience. */
+  async getContentInformation(id: ContentId, options: OpenContentInformationOptions = {}): Promise<Uint8Array> {
+    return this.#components.session.run(options, async () => (await this.#describe(id, options)).encoded);
+  }
+
+  /** Aborts this session's pending operations on `id`; settles once each has settled; resolves how many were aborted. */
+  async cancelPending(id: ContentId): Promise<number> {
+    this.#components.session.assertOpen();
+    return this.#tell(this.#name(id).ownKey, (share) => share.cancel(new PeerDistAbortError('cancel')));
+  }
+
+  /** Ends every publication that belongs to the instance. Never rejects: a store that fails is only a store that forgets. */
+  async withdrawAll(): Promise<void> {
+    const error = new PeerDistAbortError('shutdown');
+    for (const key of this.#shares.keys()) await this.#tell(key, (share) => share.withdraw(error));
+    const keys = [...this.#own];
+    this.#own.clear();
+    await Promise.allSettled(keys.map(async (key) => this.#components.store.delete(key)));
+  }
+
+  async #begin(id: ContentId, options: PublishOptions, operation: Operation, share: Share): Promise<PublishTransform> {
+    assertPublishOptions(options);
+    const { contentId, ownKey, durableKey } = this.#name(id);
+    const { store, session, provider, secret, observer, algorithm, createEngine } = this.#components;
+    if (this.#inProgress.has(ownKey)) throw alreadyExists();
+    this.#inProgress.set(ownKey, share);
+    try {
+      const known = await Promise.all([store.get(ownKey), store.get(durableKey)]);
+      if (known.some((record) => record !== undefined)) throw alreadyExists();
+      operation.assertWanted();
+    } catch (error) {
+      this.#inProgress.delete(ownKey);
+      throw error;
+    }
+    const hashing: HashingOptions = { provider, secret, algorithm };
+    this.#join(ownKey, share);
+    const { length, maxBytes, durable = false } = options;
+    const key = durable ? durableKey : ownKey;
+    const transform = new PublishTransform({
+      contentId,
+      hashing: { ...hashing, observer, engine: createEngine?.(hashing), maxBytes, expectedBytes: length || undefined },
+      commit: async (information) => {
+        const record = toRecord(information);
+        await store.set(key, record);
+        return { contentId, length: record.contentLength };
+      },
+      discard: async () => void (await store.delete(key)),
+      onEnd: (published) => {
+        if (published && !durable) this.#own.add(ownKey);
+        this.#leave(ownKey, share);
+        if (this.#inProgress.get(ownKey) === share) this.#inProgress.delete(ownKey);
+        void state.close();
+      },
+    });
+    const state = new HandleState(session, (error) => transform.abandon(error));
+    return transform;
+  }
+
+  async #describe(
+    id: ContentId,
+    options: OpenContentInformationOptions,
+  ): Promise<{ version: ContentInformationVersion; range: ByteRange; encoded: Uint8Array }> {
+    const { ownKey, durableKey } = this.#name(id);
     const { min, max } = options.versions ?? { min: 1, max: 1 };
-    if (min > max || min < 1 || max > 2)
+    if (![1, 2].includes(min) || ![1, 2].includes(max) || min > max)
       throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'versions run from 1 to 2');
-    const record = await this.#components.store.get(key);
+    const { store } = this.#components;
+    const record = (await store.get(ownKey)) ?? (await store.get(durableKey));
     if (record === undefined)
       throw new PeerDistError('ERR_PEERDIST_NOT_FOUND', 'no completed publication of that identifier');
     const version = ([2, 1] as const).find(
@@ -161,33 +266,39 @@ export class PeerDistServer {
     const range = options.range;
     if (range !== undefined) assertByteRange(range);
     if (range === undefined || (range.offset === 0 && range.length === 0)) {
-      return new ContentInformationReader(contentId, version, { offset: 0, length: record.contentLength }, whole);
+      return { version, range: { offset: 0, length: record.contentLength }, encoded: whole };
     }
     if (range.length === 0) throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'a range of no bytes');
     const part = decodeContentInformation(whole).slice(range);
-    return new ContentInformationReader(contentId, version, part.range, encodeContentInformation(part));
+    return { version, range: part.range, encoded: encodeContentInformation(part) };
   }
 
-  /** open + read to the end + close. Convenience. */
-  async getContentInformation(id: ContentId, options: OpenContentInformationOptions = {}): Promise<Uint8Array> {
-    const reader = await this.openContentInformation(id, options);
-    try {
-      return await reader.readAll();
-    } finally {
-      await reader.close();
-    }
+  #join(key: string, share: Share): void {
+    this.#shares.set(key, (this.#shares.get(key) ?? new Set()).add(share));
   }
 
-  /** Ends the publisher: nothing completes any more. */
-  close(): void {
-    this.#closed = true;
+  #leave(key: string, share: Share): void {
+    const shares = this.#shares.get(key);
+    shares?.delete(share);
+    if (shares?.size === 0) this.#shares.delete(key);
   }
 
-  #name(id: ContentId): { readonly contentId: Uint8Array; readonly key: string } {
-    if (this.#closed) throw new PeerDistError('ERR_PEERDIST_INVALID_HANDLE', 'the instance is closed');
+  async #tell(key: string, act: (share: Share) => Promise<number>): Promise<number> {
+    const counts = await Promise.all([...(this.#shares.get(key) ?? [])].map(act));
+    return counts.reduce((sum, count) => sum + count, 0);
+  }
+
+  #name(id: ContentId): Name {
     const contentId = typeof id === 'string' ? new TextEncoder().encode(id) : Uint8Array.from(id);
-    return { contentId, key: `${this.#components.identity}\0${toHex(contentId)}` };
+    const durableKey = `${this.#components.identity}\0${toHex(contentId)}`;
+    return { contentId, durableKey, ownKey: `${durableKey}\0${this.#instance}` };
   }
+}
+
+function assertPublishOptions({ length = 0, version = 2, flags = 0 }: PublishOptions): void {
+  const isValid =
+    Number.isSafeInteger(length) && length >= 0 && (version === 1 || version === 2) && (flags as number) === 0;
+  if (!isValid) throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'length, version or flags of a publication');
 }
 
 function toRecord(information: readonly ContentInformation[]): ContentInformationRecord {

@@ -1,11 +1,11 @@
 import { type Clock, systemClock } from '../clock.ts';
-import { PeerDistError, PeerDistMissingDataError } from '../errors.ts';
+import { isPeerDistError, PeerDistError, PeerDistMissingDataError } from '../errors.ts';
 import { type BlockOrigin, ignoreObservations, type Observer } from '../observer.ts';
 import type { ContentBlock } from '../protocol/pccrc/index.ts';
 import type { BlockStore, MaybePromise } from '../stores/index.ts';
 import type { BlockRequest, BlockSource } from './block-source.ts';
 import type { DescribedContent } from './described-content.ts';
-import { createLocalSource } from './local-source.ts';
+import { LOCAL_DEADLINE_MS } from './local-source.ts';
 import { SingleFlight } from './single-flight.ts';
 
 export interface RetrievedBlock {
@@ -25,14 +25,12 @@ export interface BlockBrokerOptions {
  */
 export class BlockBroker {
   readonly #store: BlockStore;
-  readonly #local: BlockSource;
   readonly #observer: Observer;
   readonly #clock: Clock;
   readonly #flights = new SingleFlight<RetrievedBlock>();
 
   constructor({ store, observer = ignoreObservations, clock = systemClock }: BlockBrokerOptions) {
     this.#store = store;
-    this.#local = createLocalSource(store);
     this.#observer = observer;
     this.#clock = clock;
   }
@@ -47,33 +45,36 @@ export class BlockBroker {
     sources: readonly BlockSource[],
     signal: AbortSignal,
   ): RetrievedBlock | Promise<RetrievedBlock> {
-    let local: Promise<Uint8Array | undefined> | Uint8Array | undefined;
-    try {
-      local = this.#local.retrieve(request, { signal });
-    } catch {
-      // a store that fails is a store without the block
-    }
+    const local = this.held(request.content, request.content.block(request.ordinal));
     if (local instanceof Uint8Array) return { bytes: local, source: 'store' };
     return this.#retrieveElsewhere(request, local, sources, signal);
   }
 
   /** The block if the own store has it and answers at once. Never throws: a store that fails is a store without the block. */
   peek(content: DescribedContent, block: ContentBlock): Uint8Array | undefined {
+    const bytes = this.held(content, block);
+    return bytes instanceof Promise ? undefined : bytes;
+  }
+
+  /** The block if the own store has it and answers before its deadline. Never throws or rejects. */
+  held(content: DescribedContent, block: ContentBlock): MaybePromise<Uint8Array | undefined> {
+    // Under one key lie the same bytes, but content information can claim another length for them.
+    const fitting = (bytes: Uint8Array | undefined): Uint8Array | undefined =>
+      bytes?.byteLength === block.length ? bytes : undefined;
     try {
       const bytes = this.#store.get(content.key(block));
-      if (bytes instanceof Uint8Array) return bytes;
-      bytes?.catch(() => {});
+      if (!(bytes instanceof Promise)) return fitting(bytes);
+      return this.#withDeadline('store', LOCAL_DEADLINE_MS, bytes).then(fitting, () => undefined);
     } catch {
-      // as said
+      return undefined;
     }
-    return undefined;
   }
 
   /** True when the own store has the block. Never throws or rejects. */
   holds(content: DescribedContent, ordinal: number): MaybePromise<boolean> {
     try {
       const held = this.#store.has(content.key(content.block(ordinal)));
-      return typeof held === 'boolean' ? held : held.catch(() => false);
+      return typeof held === 'boolean' ? held : this.#withDeadline('store', LOCAL_DEADLINE_MS, held).catch(() => false);
     } catch {
       return false;
     }
@@ -86,7 +87,7 @@ export class BlockBroker {
     signal: AbortSignal,
   ): Promise<RetrievedBlock> {
     if (local !== undefined) {
-      const bytes = await Promise.resolve(this.#withDeadline(this.#local, signal, local)).catch(() => undefined);
+      const bytes = await local;
       if (bytes !== undefined) return { bytes, source: 'store' };
     }
     if (signal.aborted) throw signal.reason;
@@ -95,7 +96,9 @@ export class BlockBroker {
     const joining = this.#flights.has(key);
     if (joining) this.#observer({ type: 'collapsed' });
     try {
-      return await this.#flights.do(key, signal, (shared) => this.#ask(request, sources, shared));
+      const retrieved = await this.#flights.do(key, signal, (shared) => this.#ask(request, sources, shared));
+      if (joining && retrieved.source !== 'store') void this.#label(key, request.label);
+      return retrieved;
     } catch (error) {
       // The flight used the way to the origin of whoever started it: go on until it was the own one.
       if (!joining || signal.aborted) throw error;
@@ -106,17 +109,30 @@ export class BlockBroker {
   async #ask(request: BlockRequest, sources: readonly BlockSource[], signal: AbortSignal): Promise<RetrievedBlock> {
     const { content, persist } = request;
     const block = content.block(request.ordinal);
+    const { timeoutMs } = request;
+    const until = timeoutMs === undefined ? Infinity : this.#clock.now() + timeoutMs;
     let failure: unknown;
     for (const source of sources) {
+      const left = source.name === 'origin' ? Infinity : until - this.#clock.now();
+      if (left <= 0) {
+        failure = new PeerDistError('ERR_PEERDIST_TIMEOUT', `no time left to ask ${source.name}`);
+        continue;
+      }
       // The last question ends with the whole retrieval; an earlier one is told to stop when the next source has its turn.
       const turn = source === sources.at(-1) ? undefined : new AbortController();
       try {
         const limited = turn === undefined ? signal : AbortSignal.any([signal, turn.signal]);
-        const bytes = await this.#withDeadline(source, signal, source.retrieve(request, { signal: limited }));
+        const deadlineMs = Math.min(source.deadlineMs, left);
+        const answer = source.retrieve(request, {
+          signal: limited,
+          timedOut: isPeerDistError(failure, 'ERR_PEERDIST_TIMEOUT'),
+        });
+        const bytes =
+          answer instanceof Promise ? await this.#withDeadline(source.name, deadlineMs, answer, signal) : answer;
         if (bytes === undefined) continue;
         if (source.trusted || this.#verify(request, bytes)) {
           // Storing never holds a reader back.
-          if (persist && !source.trusted) void this.keep(content, block, bytes);
+          if (persist && !source.trusted) void this.keep(content, block, bytes, request.label);
           return { bytes, source: source.name };
         }
         failure = new PeerDistError('ERR_PEERDIST_HASH_MISMATCH', `bytes from ${source.name} do not match their hash`);
@@ -135,32 +151,45 @@ export class BlockBroker {
     return matches;
   }
 
-  /** Stores a block that has been verified. Never rejects: a store that fails is only a store that forgets. */
-  async keep(content: DescribedContent, block: ContentBlock, bytes: Uint8Array): Promise<void> {
+  /** Takes a label off everything in the own store. A store that fails says so: the caller believes its data gone. */
+  async flush(label: string): Promise<void> {
+    await this.#store.flush(label);
+  }
+
+  /** A reader that joined somebody else's retrieval has pulled the block too. Never rejects. */
+  async #label(key: string, label: string): Promise<void> {
     try {
-      await this.#store.set(content.key(block), bytes);
+      await this.#store.label(key, label);
+    } catch {
+      // a store that fails is only a store that forgets
+    }
+  }
+
+  /** Stores a block that has been verified. Never rejects: a store that fails is only a store that forgets. */
+  async keep(content: DescribedContent, block: ContentBlock, bytes: Uint8Array, label: string): Promise<void> {
+    try {
+      await this.#store.set(content.key(block), bytes, label);
     } catch {
       // as said
     }
   }
 
-  /** What a source answers; an error past its deadline, or when nobody waits any more: not every source heeds its signal. */
-  #withDeadline<T>(source: BlockSource, signal: AbortSignal, answer: MaybePromise<T>): MaybePromise<T> {
-    if (!(answer instanceof Promise)) return answer;
+  /** What is answered; an error past the deadline, or when nobody waits any more: not every source heeds its signal. */
+  #withDeadline<T>(source: BlockOrigin, deadlineMs: number, answer: Promise<T>, signal?: AbortSignal): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const settle =
         <V>(action: (value: V) => void) =>
         (value: V): void => {
           cancel();
-          signal.removeEventListener('abort', leave);
+          signal?.removeEventListener('abort', leave);
           action(value);
         };
       const fail = settle(reject);
-      const leave = (): void => fail(signal.reason);
-      const cancel = this.#clock.after(source.deadlineMs, () =>
-        fail(new PeerDistError('ERR_PEERDIST_TIMEOUT', `${source.name} took longer than ${source.deadlineMs} ms`)),
+      const leave = (): void => fail(signal?.reason);
+      const cancel = this.#clock.after(deadlineMs, () =>
+        fail(new PeerDistError('ERR_PEERDIST_TIMEOUT', `${source} took longer than ${deadlineMs} ms`)),
       );
-      signal.addEventListener('abort', leave, { once: true });
+      signal?.addEventListener('abort', leave, { once: true });
       answer.then(settle(resolve), fail);
     });
   }

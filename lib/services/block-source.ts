@@ -7,7 +7,11 @@ import type { DescribedContent } from './described-content.ts';
  * Brings bytes of the content from its origin. The iterable yields exactly `missing.length` bytes from `missing.offset` on, in chunks
  * cut anywhere; returning early from it ends the transfer.
  */
-export type FetchMissing = (missing: ByteRange, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
+export type FetchMissing = (
+  missing: ByteRange,
+  /** Why the sources before did not deliver, and whether somebody still waits. */
+  context: { readonly reason: 'missing' | 'timeout'; readonly signal: AbortSignal },
+) => Promise<AsyncIterable<Uint8Array>>;
 
 /** One block that somebody wants. */
 export interface BlockRequest {
@@ -15,6 +19,10 @@ export interface BlockRequest {
   readonly ordinal: number;
   /** Last unit the same reader is going to want: lets a source ask for many at once. */
   readonly lastOrdinal: number;
+  /** Label for what is stored on the way. */
+  readonly label: string;
+  /** Milliseconds the sources before the origin get, all together. @default their own deadlines */
+  readonly timeoutMs?: number | undefined;
   /** False for content that must not be stored (no-store): nothing of it is kept or shared. */
   readonly persist: boolean;
   /** How to reach the origin on behalf of this reader; without it the origin is not asked. */
@@ -32,5 +40,12 @@ export interface BlockSource {
    * Brings the block, or undefined where it has none. It may throw: the broker moves on to the next source.
    * An answer at hand is returned as such, not as a promise.
    */
-  retrieve(request: BlockRequest, options: { readonly signal: AbortSignal }): MaybePromise<Uint8Array | undefined>;
+  retrieve(
+    request: BlockRequest,
+    options: {
+      readonly signal: AbortSignal;
+      /** True when a source before this one ran out of time. */
+      readonly timedOut?: boolean | undefined;
+    },
+  ): MaybePromise<Uint8Array | undefined>;
 }

@@ -1,8 +1,11 @@
-import { rangeEnd } from '../bytes/index.ts';
+import { type ByteRange, rangeEnd } from '../bytes/index.ts';
 import type { Clock } from '../clock.ts';
 import { PeerDistAbortError, PeerDistError } from '../errors.ts';
-import type { BlockRequest, FetchMissing } from './block-source.ts';
+import type { BlockRequest } from './block-source.ts';
 import type { DescribedContent } from './described-content.ts';
+
+/** Starts the transfer. */
+type Fetch = (missing: ByteRange, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
 
 interface Waiter {
   readonly resolve: (block: Uint8Array) => void;
@@ -33,7 +36,7 @@ export class OriginRun {
   constructor(
     content: DescribedContent,
     ordinals: { first: number; last: number },
-    fetchMissing: FetchMissing,
+    fetch: Fetch,
     clock: Clock,
     onEnd: () => void,
   ) {
@@ -43,7 +46,7 @@ export class OriginRun {
     this.firstOrdinal = ordinals.first;
     this.lastOrdinal = ordinals.last;
     this.#ordinal = ordinals.first;
-    this.#transfer(fetchMissing).then(
+    this.#transfer(fetch).then(
       () => this.#end(undefined),
       (error: unknown) => this.#end(error),
     );
@@ -83,16 +86,16 @@ export class OriginRun {
     });
   }
 
-  async #transfer(fetchMissing: FetchMissing): Promise<void> {
+  async #transfer(fetch: Fetch): Promise<void> {
     const start = this.#content.block(this.firstOrdinal).offset;
     const end = rangeEnd(this.#content.block(this.lastOrdinal));
-    const chunks = await fetchMissing({ offset: start, length: end - start }, this.#controller.signal);
+    const chunks = await fetch({ offset: start, length: end - start }, this.#controller.signal);
     let block = this.#nextBlock();
     let fill = 0;
     for await (const chunk of chunks) {
       for (let at = 0; at < chunk.byteLength;) {
         if (block === undefined)
-          throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin sent more than was asked for');
+          throw new PeerDistError('ERR_PEERDIST_LENGTH_MISMATCH', 'the origin sent more than was asked for');
         const piece = chunk.subarray(at, at + block.byteLength - fill);
         block.set(piece, fill);
         fill += piece.byteLength;
@@ -109,7 +112,7 @@ export class OriginRun {
       if (block === undefined) this.#lingerIfIdle();
     }
     if (block !== undefined)
-      throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin sent less than was asked for');
+      throw new PeerDistError('ERR_PEERDIST_LENGTH_MISMATCH', 'the origin sent less than was asked for');
   }
 
   #nextBlock(): Uint8Array | undefined {

@@ -1,7 +1,8 @@
+import type { ByteRange } from '../bytes/index.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { isPeerDistError, PeerDistError } from '../errors.ts';
 import type { MaybePromise } from '../stores/index.ts';
-import type { BlockRequest, BlockSource } from './block-source.ts';
+import type { BlockRequest, BlockSource, FetchMissing } from './block-source.ts';
 import { OriginRun } from './origin-run.ts';
 
 export interface OriginSourceOptions {
@@ -39,7 +40,10 @@ export class OriginSource implements BlockSource {
     this.#clock = clock;
   }
 
-  async retrieve(request: BlockRequest, { signal }: { readonly signal: AbortSignal }): Promise<Uint8Array | undefined> {
+  async retrieve(
+    request: BlockRequest,
+    { signal, timedOut = false }: { readonly signal: AbortSignal; readonly timedOut?: boolean | undefined },
+  ): Promise<Uint8Array | undefined> {
     if (request.fetchMissing === undefined) return undefined;
     const joined = this.#passing(request.ordinal);
     if (joined !== undefined) {
@@ -50,7 +54,7 @@ export class OriginSource implements BlockSource {
         if (signal.aborted || isPeerDistError(error, 'ERR_PEERDIST_ORIGIN_CHANGED')) throw error;
       }
     }
-    return this.#ownRun(request, signal);
+    return this.#ownRun(request, signal, timedOut ? 'timeout' : 'missing');
   }
 
   #passing(ordinal: number): OriginRun | undefined {
@@ -58,7 +62,7 @@ export class OriginSource implements BlockSource {
     return undefined;
   }
 
-  async #ownRun(request: BlockRequest, signal: AbortSignal): Promise<Uint8Array> {
+  async #ownRun(request: BlockRequest, signal: AbortSignal, reason: 'missing' | 'timeout'): Promise<Uint8Array> {
     // One at a time: the block before this one may be just about to start a transfer that passes here.
     while (this.#starting !== undefined) await this.#starting;
     if (signal.aborted) throw signal.reason;
@@ -66,14 +70,14 @@ export class OriginSource implements BlockSource {
     if (passing !== undefined) return passing.take(request, signal);
     if (this.#runs.size >= MAX_RUNS) {
       await this.#turn(signal);
-      return this.#ownRun(request, signal);
+      return this.#ownRun(request, signal, reason);
     }
     const extent = this.#lastOrdinal(request);
-    if (typeof extent === 'number') return this.#start(request, extent).take(request, signal);
+    if (typeof extent === 'number') return this.#start(request, extent, reason).take(request, signal);
     let run: OriginRun | undefined;
     this.#starting = extent
       .then((last) => {
-        run = this.#start(request, last);
+        run = this.#start(request, last, reason);
       })
       .finally(() => {
         this.#starting = undefined;
@@ -99,10 +103,12 @@ export class OriginSource implements BlockSource {
     });
   }
 
-  #start(request: BlockRequest, last: number): OriginRun {
+  #start(request: BlockRequest, last: number, reason: 'missing' | 'timeout'): OriginRun {
     const { content, ordinal, fetchMissing } = request;
     if (fetchMissing === undefined) throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'no way to the origin');
-    const run: OriginRun = new OriginRun(content, { first: ordinal, last }, fetchMissing, this.#clock, () => {
+    const fetch = (missing: ByteRange, abort: AbortSignal): ReturnType<FetchMissing> =>
+      fetchMissing(missing, { reason, signal: abort });
+    const run: OriginRun = new OriginRun(content, { first: ordinal, last }, fetch, this.#clock, () => {
       this.#runs.delete(run);
       this.#queue.shift()?.();
     });

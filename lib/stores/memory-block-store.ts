@@ -6,9 +6,15 @@ import type { BlockStore } from './types.ts';
 /** What an entry costs beyond its block: key, map slot, buffer object. Measured, rounded up. */
 const ENTRY_OVERHEAD_BYTES = 512;
 
+interface Entry {
+  readonly block: Uint8Array;
+  /** One or two as a rule. */
+  readonly labels: readonly string[];
+}
+
 /** Blocks in memory, the least recently used leave first. */
 export class MemoryBlockStore implements BlockStore {
-  readonly #cache: LRUCache<string, Uint8Array>;
+  readonly #cache: LRUCache<string, Entry>;
   readonly #observer: Observer;
 
   /** @param options.maxBytes limit, bookkeeping included; a block that does not fit alone is not kept */
@@ -23,8 +29,8 @@ export class MemoryBlockStore implements BlockStore {
     assertMaxBytes(maxBytes);
     this.#cache = new LRUCache({
       maxSize: maxBytes,
-      sizeCalculation: (block) => block.byteLength + ENTRY_OVERHEAD_BYTES,
-      dispose: (block, _key, reason) => {
+      sizeCalculation: ({ block }) => block.byteLength + ENTRY_OVERHEAD_BYTES,
+      dispose: ({ block }, _key, reason) => {
         if (reason === 'evict') observer({ type: 'eviction', store: 'block', bytes: block.byteLength });
       },
     });
@@ -35,23 +41,45 @@ export class MemoryBlockStore implements BlockStore {
   }
 
   get(key: string): Uint8Array | undefined {
-    return this.#cache.get(key);
+    return this.#cache.get(key)?.block;
   }
 
   has(key: string): boolean {
     return this.#cache.has(key);
   }
 
-  set(key: string, block: Uint8Array): void {
+  set(key: string, block: Uint8Array, label: string): void {
+    const labels = this.#cache.peek(key)?.labels ?? [];
     // A small view would pin the large buffer it was cut from.
-    this.#cache.set(
-      key,
-      block.buffer.byteLength > block.byteLength + ENTRY_OVERHEAD_BYTES ? Uint8Array.from(block) : block,
-    );
+    const own = block.buffer.byteLength > block.byteLength + ENTRY_OVERHEAD_BYTES ? Uint8Array.from(block) : block;
+    this.#cache.set(key, { block: own, labels: withLabel(labels, label) });
     this.#observer({ type: 'stored', store: 'block', bytes: this.bytes });
+  }
+
+  label(key: string, label: string): void {
+    const entry = this.#cache.peek(key);
+    if (entry === undefined || entry.labels.includes(label)) return;
+    this.#cache.set(key, { ...entry, labels: withLabel(entry.labels, label) });
   }
 
   delete(key: string): void {
     this.#cache.delete(key);
   }
+
+  flush(label: string): void {
+    const labelled = [...this.#cache.entries()].filter(([, { labels }]) => labels.includes(label));
+    for (const [key, { block, labels }] of labelled) {
+      const rest = labels.filter((each) => each !== label);
+      if (rest.length === 0) this.#cache.delete(key);
+      else this.#cache.set(key, { block, labels: rest });
+    }
+    this.#observer({ type: 'stored', store: 'block', bytes: this.bytes });
+  }
+}
+
+/** Labels one block can carry; the oldest gives way. Policy, not protocol. */
+const MAX_LABELS = 64;
+
+function withLabel(labels: readonly string[], label: string): readonly string[] {
+  return labels.includes(label) ? labels : [...labels, label].slice(-MAX_LABELS);
 }

@@ -5,15 +5,26 @@
 
 export type MaybePromise<T> = T | Promise<T>;
 
-/** Verified blocks by key (segment ID and block index). */
+/**
+ * Verified blocks by key (segment ID and block index). Each block carries the labels of those who put it there; when its last label goes,
+ * it goes too.
+ */
 export interface BlockStore {
   /** The block, which must not be written to; counts as a use. */
   get(key: string): MaybePromise<Uint8Array | undefined>;
   /** Whether the block is here; not a use. */
   has(key: string): MaybePromise<boolean>;
-  /** Keeps a block, or does not; evicts others as needed. The store may keep `block` itself, which must not change any more. */
-  set(key: string, block: Uint8Array): MaybePromise<void>;
+  /**
+   * Keeps a block, or does not; evicts others as needed. The store may keep `block` itself, which must not change any more.
+   *
+   * @param label joins the labels of a block that is there already
+   */
+  set(key: string, block: Uint8Array, label: string): MaybePromise<void>;
+  /** One more label for a block that is here; nothing where it is not. */
+  label(key: string, label: string): MaybePromise<void>;
   delete(key: string): MaybePromise<void>;
+  /** Takes a label off every block; those without any other are gone. */
+  flush(label: string): MaybePromise<void>;
   /** Bytes held, bookkeeping included. */
   readonly bytes: number;
 }

@@ -1,4 +1,5 @@
 import { Transform, type TransformCallback } from 'node:stream';
+import { PeerDistAbortError, PeerDistError } from '../errors.ts';
 import { ignoreObservations, type Observation, type Observer } from '../observer.ts';
 import type { ContentInformation } from '../protocol/pccrc/index.ts';
 import { type HashingEngine, type HashingOptions, InlineHashing } from './hashing.ts';
@@ -33,6 +34,7 @@ export class ContentHasher extends Transform {
   #settle!: (result: readonly ContentInformation[] | undefined) => void;
   #engine: HashingEngine | undefined;
   #bytes = 0;
+  #failure: Error | undefined;
 
   constructor(options: ContentHasherOptions) {
     // Room for a few network chunks: with Node's 16 KiB every single one would wait for a drain.
@@ -45,20 +47,32 @@ export class ContentHasher extends Transform {
     });
   }
 
+  /** Why there is no content information, once that is certain. */
+  get failure(): Error | undefined {
+    return this.#failure;
+  }
+
+  /** Gives hashing up; the bytes flow on. */
+  stopHashing(): void {
+    this.#giveUp('aborted', new PeerDistAbortError('cancel'));
+  }
+
   override _transform(chunk: Uint8Array, _encoding: BufferEncoding, callback: TransformCallback): void {
     this.push(chunk);
     this.#bytes += chunk.byteLength;
     if (this.#engine === undefined) return callback();
-    if (this.#bytes > (this.#options.maxBytes ?? Infinity)) {
-      this.#giveUp('too_large');
+    const { maxBytes = Infinity, expectedBytes = Infinity } = this.#options;
+    if (this.#bytes > Math.min(maxBytes, expectedBytes)) {
+      if (this.#bytes > expectedBytes) this.#giveUp('aborted', wrongLength(expectedBytes, this.#bytes));
+      else this.#giveUp('too_large', new PeerDistError('ERR_PEERDIST_LIMIT', `larger than ${maxBytes} bytes`));
       return callback();
     }
     try {
       const wait = this.#engine.push(chunk);
       if (wait === undefined) return callback();
-      wait.catch(() => this.#giveUp('failed')).finally(() => callback());
-    } catch {
-      this.#giveUp('failed');
+      wait.catch((error: Error) => this.#giveUp('failed', error)).finally(() => callback());
+    } catch (error) {
+      this.#giveUp('failed', error as Error);
       callback();
     }
   }
@@ -70,7 +84,7 @@ export class ContentHasher extends Transform {
     if (engine === undefined) return callback();
     const { expectedBytes } = this.#options;
     if (expectedBytes !== undefined && expectedBytes !== this.#bytes) {
-      this.#giveUp('aborted');
+      this.#giveUp('aborted', wrongLength(expectedBytes, this.#bytes));
       return callback();
     }
     this.#engine = undefined;
@@ -78,7 +92,10 @@ export class ContentHasher extends Transform {
       .then(() => engine.finish())
       .then(
         (result) => this.#finish('completed', result),
-        () => this.#finish('failed'),
+        (error: Error) => {
+          this.#failure = error;
+          this.#finish('failed');
+        },
       )
       .finally(() => {
         engine.abort();
@@ -87,12 +104,13 @@ export class ContentHasher extends Transform {
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
-    this.#giveUp('aborted');
+    this.#giveUp('aborted', error ?? new PeerDistAbortError('close'));
     callback(error);
   }
 
-  #giveUp(outcome: Outcome): void {
+  #giveUp(outcome: Outcome, failure: Error): void {
     if (this.#engine === undefined) return;
+    this.#failure = failure;
     this.#engine.abort();
     this.#engine = undefined;
     this.#finish(outcome);
@@ -103,4 +121,8 @@ export class ContentHasher extends Transform {
     this.#observer({ type: 'publication', result: outcome });
     this.#settle(result);
   }
+}
+
+function wrongLength(expected: number, actual: number): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_LENGTH_MISMATCH', 'not the length that was declared', { expected, actual });
 }

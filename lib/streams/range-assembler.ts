@@ -13,6 +13,10 @@ export interface AssemblerPart {
 export interface RangeAssemblerOptions {
   /** Bytes fetched ahead of what the consumer has taken; at least one part. @default 4 MiB. Policy, not protocol */
   readonly lookAheadBytes?: number | undefined;
+  /** Bytes that may wait for the consumer. @default 256 KiB */
+  readonly highWaterMark?: number | undefined;
+  /** Told of bytes that have gone downstream, in order. */
+  readonly onPush?: ((bytes: number) => void) | undefined;
 }
 
 const DEFAULT_LOOK_AHEAD_BYTES = 4 * 1024 * 1024;
@@ -31,6 +35,7 @@ interface Slot {
 export class RangeAssembler extends Readable {
   readonly #parts: Iterator<AssemblerPart>;
   readonly #lookAheadBytes: number;
+  readonly #onPush: (bytes: number) => void;
   readonly #controller = new AbortController();
   readonly #slots: Slot[] = [];
   #queuedBytes = 0;
@@ -39,9 +44,14 @@ export class RangeAssembler extends Readable {
 
   constructor(
     parts: Iterable<AssemblerPart>,
-    { lookAheadBytes = DEFAULT_LOOK_AHEAD_BYTES }: RangeAssemblerOptions = {},
+    {
+      lookAheadBytes = DEFAULT_LOOK_AHEAD_BYTES,
+      highWaterMark = 256 * 1024,
+      onPush = () => {},
+    }: RangeAssemblerOptions = {},
   ) {
-    super({ highWaterMark: 256 * 1024 });
+    super({ highWaterMark });
+    this.#onPush = onPush;
     this.#parts = parts[Symbol.iterator]();
     this.#lookAheadBytes = lookAheadBytes;
     // One listener for each part under way, of which the look-ahead bounds the number.
@@ -103,6 +113,7 @@ export class RangeAssembler extends Readable {
         }
         this.#queuedBytes -= length;
         this.#wanted = this.push(data);
+        this.#onPush(length);
         this.#fill();
       }
       if (this.#exhausted && this.#slots.length === 0) this.push(null);

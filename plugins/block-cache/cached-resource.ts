@@ -17,16 +17,49 @@ import { ANSWER_FIELDS } from './deliver.ts';
 import { Freshness } from './freshness.ts';
 import { announcedLength, identityHead } from './upstream.ts';
 
-export interface CachedResource {
+export interface CachedResourceParts {
   readonly handle: ContentHandle;
   /** Bytes of the whole content; the handle may describe a part only. */
   readonly length: number;
   readonly validators: Validators;
+  readonly head: HeaderFields;
+  readonly freshness: Freshness;
+  /** Bytes it costs to keep. */
+  readonly bytes: number;
+}
+
+/**
+ * A content and its open handle, shared by the catalogue and the exchanges that are served from it. Who uses it holds it; the handle closes
+ * with the last {@link release}.
+ */
+export class CachedResource {
+  readonly handle: ContentHandle;
+  readonly length: number;
+  readonly validators: Validators;
+  readonly bytes: number;
   /** Fields to answer with; those of a 304 replace them. */
   head: HeaderFields;
   freshness: Freshness;
-  /** Bytes it costs to keep. */
-  readonly bytes: number;
+  /** Whoever opened it is the first. */
+  #holders = 1;
+
+  constructor(parts: CachedResourceParts) {
+    this.handle = parts.handle;
+    this.length = parts.length;
+    this.validators = parts.validators;
+    this.bytes = parts.bytes;
+    this.head = parts.head;
+    this.freshness = parts.freshness;
+  }
+
+  hold(): void {
+    this.#holders += 1;
+  }
+
+  release(): void {
+    this.#holders -= 1;
+    if (this.#holders === 0) void this.handle.close();
+  }
 }
 
 /** Label of everything this plug-in puts into the cache. */
@@ -43,7 +76,7 @@ export function cachedHead(headers: HeaderFields): HeaderFields {
 }
 
 /**
- * Opens what a coded answer describes.
+ * Opens what a coded answer describes; the caller holds it.
  *
  * @param encoded its body
  * @param contentLength bytes of the whole content when this answer describes only a part
@@ -63,18 +96,23 @@ export async function openResource({
   clock: Clock;
 }): Promise<CachedResource> {
   const handle = await peerdist.client.openContent(CONTENT_TAG);
-  const { range } = await handle.setContentInformation(encoded);
-  const validators = validatorsOf(response.headers);
-  if (!canName(validators)) throw contradiction('a coded answer without a validator');
-  const head = cachedHead(response.headers);
-  return {
-    handle,
-    length: contentLength(response, range),
-    validators,
-    head,
-    freshness: new Freshness(request, response.headers, clock),
-    bytes: encoded.byteLength + 2 * JSON.stringify(head).length + 4096,
-  };
+  try {
+    const { range } = await handle.setContentInformation(encoded);
+    const validators = validatorsOf(response.headers);
+    if (!canName(validators)) throw contradiction('a coded answer without a validator');
+    const head = cachedHead(response.headers);
+    return new CachedResource({
+      handle,
+      length: contentLength(response, range),
+      validators,
+      head,
+      freshness: new Freshness(request, response.headers, clock),
+      bytes: encoded.byteLength + 2 * JSON.stringify(head).length + 4096,
+    });
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
 }
 
 function contentLength(response: ProxyResponse, described: ByteRange): number {

@@ -1,4 +1,4 @@
-import { isPeerDistError } from '../../lib/errors.ts';
+import { isPeerDistError, PeerDistMissingDataError } from '../../lib/errors.ts';
 import { varyNames } from '../../lib/http/index.ts';
 import type { ProxyRequest } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
@@ -12,7 +12,7 @@ export class Catalogue {
 
   constructor({ maxIndexBytes, observer }: { readonly maxIndexBytes: number; readonly observer: Observer }) {
     this.#observer = observer;
-    this.#resources = new MemoryResourceStore({ maxBytes: maxIndexBytes });
+    this.#resources = new MemoryResourceStore({ maxBytes: maxIndexBytes, onRemove: (resource) => resource.release() });
   }
 
   find(request: ProxyRequest): CachedResource | undefined {
@@ -23,7 +23,10 @@ export class Catalogue {
   remember(request: ProxyRequest, resource: CachedResource): void {
     const names = varyNames(resource.head);
     if (!resource.freshness.isStorable || names === undefined) return;
+    resource.hold();
     this.#resources.put(request.key, names, request.headers, resource, resource.bytes);
+    // Larger than the whole index: it was not taken.
+    if (this.find(request) !== resource) resource.release();
     this.#observer({ type: 'stored', store: 'content_information', bytes: this.#resources.bytes });
   }
 
@@ -33,13 +36,14 @@ export class Catalogue {
 
   /** Forgets a resource whose blocks did not match or whose content changed; what is wrong now stays wrong. */
   distrust(request: ProxyRequest, error: unknown): void {
-    const cause = isPeerDistError(error, 'ERR_PEERDIST_MISSING_DATA') ? error.cause : error;
+    const cause = error instanceof PeerDistMissingDataError ? error.cause : error;
     const mismatch = isPeerDistError(cause, 'ERR_PEERDIST_HASH_MISMATCH');
     if (mismatch) this.#observer({ type: 'content_information', result: 'rejected' });
     if (
       mismatch ||
       isPeerDistError(cause, 'ERR_PEERDIST_ORIGIN_CHANGED') ||
-      isPeerDistError(cause, 'ERR_PEERDIST_ORIGIN_PROTOCOL')
+      isPeerDistError(cause, 'ERR_PEERDIST_ORIGIN_PROTOCOL') ||
+      isPeerDistError(cause, 'ERR_PEERDIST_LENGTH_MISMATCH')
     ) {
       this.forget(request);
     }

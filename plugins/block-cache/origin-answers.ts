@@ -72,6 +72,21 @@ export class OriginAnswers {
     stale: CachedResource | undefined,
     landed: (landing: Landing) => void,
   ): Promise<ProxyResponse> {
+    // The catalogue may forget it while the origin is being asked.
+    stale?.hold();
+    try {
+      return await this.#fetch(request, next, stale, landed);
+    } finally {
+      stale?.release();
+    }
+  }
+
+  async #fetch(
+    request: ProxyRequest,
+    next: Next,
+    stale: CachedResource | undefined,
+    landed: (landing: Landing) => void,
+  ): Promise<ProxyResponse> {
     const leash = new Leash(request.signal);
     let ask = askForContentInformation(request, this.#options.maxContentInformationVersion).with({
       signal: leash.signal,
@@ -136,8 +151,12 @@ export class OriginAnswers {
     }
     let resource: CachedResource;
     try {
-      const described = await this.#open(request, response);
-      resource = response.status === 206 ? ((await this.#openWhole(request, next, described)) ?? described) : described;
+      resource = await this.#open(request, response);
+      const whole = response.status === 206 ? await this.#openWhole(request, next, resource) : undefined;
+      if (whole !== undefined) {
+        resource.release();
+        resource = whole;
+      }
     } catch (error) {
       if (request.signal.aborted) throw error;
       this.#observer({ type: 'content_information', result: 'rejected' });
@@ -145,7 +164,11 @@ export class OriginAnswers {
     }
     if (resource.handle.description?.range.length === resource.length) this.#catalogue.remember(request, resource);
     landed('alone');
-    return this.#serving.serve(resource, request, next, status, { conditions: false });
+    try {
+      return await this.#serving.serve(resource, request, next, status, { conditions: false });
+    } finally {
+      resource.release();
+    }
   }
 
   async #open(request: ProxyRequest, response: ProxyResponse): Promise<CachedResource> {
@@ -165,7 +188,9 @@ export class OriginAnswers {
     if (!part.freshness.isStorable) return undefined;
     try {
       const whole = await this.#describe(request, next, part.validators, request.signal);
-      return whole?.length === part.length ? whole : undefined;
+      if (whole === undefined || whole.length === part.length) return whole;
+      whole.release();
+      return undefined;
     } catch {
       return undefined;
     }

@@ -97,8 +97,9 @@ export class PlainBodies {
     describe: () => Promise<{ resource: CachedResource; keep: () => void } | undefined>,
   ): Promise<void> {
     if (!(await body.done)) return;
+    let described: Awaited<ReturnType<typeof describe>>;
     try {
-      const described = await describe();
+      described = await describe();
       if (described === undefined || described.resource.length !== body.length) return;
       let slice = 0;
       for (let offset = 0; offset < body.length;) {
@@ -114,6 +115,8 @@ export class PlainBodies {
       described.keep();
     } catch {
       // The clients have their bytes; that nothing was learnt from them shows in the metrics.
+    } finally {
+      described?.resource.release();
     }
   }
 }

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import type { ByteRange } from '../../lib/bytes/index.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { PeerDistError } from '../../lib/errors.ts';
@@ -47,9 +48,15 @@ export class Serving {
       length: resource.length,
       read: (range) => this.#readBlocks(resource, range, request, next),
     };
+    resource.hold();
     try {
-      return await deliver(request, content, options);
+      const response = await deliver(request, content, options);
+      // Several ranges read on while the body flows.
+      if (response.body instanceof Readable) response.body.once('close', () => resource.release());
+      else resource.release();
+      return response;
     } catch (error) {
+      resource.release();
       if (request.signal.aborted) throw error;
       this.#catalogue.distrust(request, error);
       return this.serveIdentity(request, next);

@@ -45,7 +45,7 @@ export async function startReverse(options: ReverseOptions): Promise<Service> {
   const metrics = createMetrics();
   const { observer } = metrics;
   const threads = options.hashThreads ?? 2;
-  let pool: HashingPool | undefined;
+  const pool = threads === 0 ? undefined : new HashingPool(threads);
   const peerdist = await PeerDist.open({
     serverSecret: options.secret,
     algorithm: options.algorithm,
@@ -55,7 +55,7 @@ export async function startReverse(options: ReverseOptions): Promise<Service> {
         maxBytes: options.storeBytes ?? 256 * 1024 * 1024,
         observer,
       }),
-      createEngine: threads === 0 ? undefined : (hashing) => (pool ??= new HashingPool(threads)).createEngine(hashing),
+      createEngine: pool && ((hashing) => pool.createEngine(hashing)),
       observer,
     },
   });

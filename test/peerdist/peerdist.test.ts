@@ -88,7 +88,15 @@ async function codeOf(promise: Promise<unknown>): Promise<PeerDistErrorCode | un
   return error?.code;
 }
 
-const NOTHING: BlockStore = { get: () => undefined, has: () => false, set: () => {}, delete: () => {}, bytes: 0 };
+const NOTHING: BlockStore = {
+  get: () => undefined,
+  has: () => false,
+  set: () => {},
+  label: () => {},
+  delete: () => {},
+  flush: () => {},
+  bytes: 0,
+};
 
 // --- Publisher -------------------------------------------------------------------------------------------------------------------
 
@@ -198,6 +206,16 @@ await t.test('an identifier is published once, by one identity', async (test) =>
   first.end(BODY);
   test.match(await first.published, { length: BODY.byteLength });
   test.equal(await codeOf(pd.server.publishThrough('page')), 'ERR_PEERDIST_ALREADY_EXISTS');
+  test.equal(toHex(await pd.server.getContentInformation('page')), toHex(ENCODED[1]));
+  const neighbour = await open({ contentInformationStore });
+  test.equal(
+    await codeOf(neighbour.server.getContentInformation('page')),
+    'ERR_PEERDIST_NOT_FOUND',
+    'it belongs to its instance, whoever shares the store',
+  );
+  await publish(pd, 'lasting', BODY, { durable: true });
+  test.equal(toHex(await neighbour.server.getContentInformation('lasting')), toHex(ENCODED[1]), 'unless it is durable');
+  test.equal(await codeOf(neighbour.server.publishThrough('lasting')), 'ERR_PEERDIST_ALREADY_EXISTS');
 
   const other = await open({ contentInformationStore }, { identity: 'somebody else' });
   test.equal(await codeOf(other.server.getContentInformation('page')), 'ERR_PEERDIST_NOT_FOUND');
@@ -206,27 +224,45 @@ await t.test('an identifier is published once, by one identity', async (test) =>
   await pd.close();
   const again = await open({ contentInformationStore });
   test.equal(
-    toHex(await again.server.getContentInformation('page')),
-    toHex(ENCODED[1]),
-    'the store outlives the session',
+    await codeOf(again.server.getContentInformation('page')),
+    'ERR_PEERDIST_NOT_FOUND',
+    'gone with its session',
   );
+  test.equal(
+    toHex(await again.server.getContentInformation('lasting')),
+    toHex(ENCODED[1]),
+    'what is durable outlives the session',
+  );
+  const { bytes } = contentInformationStore;
+  await again.close();
+  test.equal(contentInformationStore.bytes, bytes, 'and that of another one');
 
-  const reader = await again.server.openContentInformation('page');
-  test.equal(await again.server.unpublish('page'), true);
-  test.equal(await again.server.unpublish('page'), false);
-  test.equal(await codeOf(again.server.getContentInformation('page')), 'ERR_PEERDIST_NOT_FOUND');
-  test.equal(toHex(await reader.readAll()), toHex(ENCODED[1]), 'what was handed out keeps working');
-  await publish(again, 'page', BODY);
-  test.equal(toHex(await again.server.getContentInformation('page')), toHex(ENCODED[1]));
+  const last = await open({ contentInformationStore });
+  const reader = await last.server.openContentInformation('lasting');
+  const handedOut = await last.server.getContentInformation('lasting');
+  test.equal(await last.server.unpublish('lasting'), true);
+  test.equal(await last.server.unpublish('lasting'), false);
+  test.equal(await codeOf(last.server.getContentInformation('lasting')), 'ERR_PEERDIST_NOT_FOUND');
+  test.match(await failureOf(reader.readAll()), { trigger: 'unpublish' }, 'nothing more is handed out');
+  await reader.close();
+  test.same((await described(last, handedOut)).description, { version: 1, range: WHOLE }, 'what was keeps working');
+  await publish(last, 'lasting', BODY);
+  test.equal(toHex(await last.server.getContentInformation('lasting')), toHex(ENCODED[1]));
 });
 
 await t.test('a publication that fails leaves the bytes flowing and the identifier free', async (test) => {
   const failing = (): Promise<never> => Promise.reject(new Error('store'));
   const store = new MemoryContentInformationStore({ maxBytes: 1_000_000 });
-  const cases: Record<string, { components?: PeerDistComponents; options?: object }> = {
-    'announced longer': { options: { length: BODY.byteLength + 1 } },
-    'announced shorter': { options: { length: BODY.byteLength - 1 } },
-    'too large': { options: { maxBytes: BODY.byteLength - 1 } },
+  const cases: Record<string, { components?: PeerDistComponents; options?: object; failure: object }> = {
+    'announced longer': {
+      options: { length: BODY.byteLength + 1 },
+      failure: { code: 'ERR_PEERDIST_LENGTH_MISMATCH', expected: BODY.byteLength + 1, actual: BODY.byteLength },
+    },
+    'announced shorter': {
+      options: { length: BODY.byteLength - 1 },
+      failure: { code: 'ERR_PEERDIST_LENGTH_MISMATCH', expected: BODY.byteLength - 1 },
+    },
+    'too large': { options: { maxBytes: BODY.byteLength - 1 }, failure: { code: 'ERR_PEERDIST_LIMIT' } },
     'engine fails': {
       components: {
         createEngine: () => ({
@@ -237,20 +273,24 @@ await t.test('a publication that fails leaves the bytes flowing and the identifi
           abort() {},
         }),
       },
+      failure: { message: 'engine' },
     },
     'store fails': {
       components: {
         contentInformationStore: { get: (key) => store.get(key), set: failing, delete: () => false, bytes: 0 },
       },
+      failure: { message: 'store' },
     },
   };
-  for (const [name, { components, options }] of Object.entries(cases)) {
+  for (const [name, { components, options, failure }] of Object.entries(cases)) {
     const pd = await open(components);
     const through = await pd.server.publishThrough('page', options);
     const out: Buffer[] = [];
     through.on('data', (chunk: Buffer) => out.push(chunk));
     through.end(BODY);
-    test.ok((await failureOf(through.published)) instanceof Error, name);
+    const error = await failureOf(through.published);
+    test.ok(error instanceof Error, name);
+    test.match(error, failure, name);
     await turns();
     test.equal(sha256Hex(Buffer.concat(out)), sha256Hex(BODY), `${name}: the bytes`);
     test.equal(await codeOf(pd.server.getContentInformation('page')), 'ERR_PEERDIST_NOT_FOUND');
@@ -285,7 +325,7 @@ await t.test('a publication that fails leaves the bytes flowing and the identifi
 await t.test('reading content information in pieces', async (test) => {
   await using pd = await open();
   await publish(pd, 'page', BODY);
-  const reader = await pd.server.openContentInformation('page');
+  await using reader = await pd.server.openContentInformation('page');
   test.equal(reader.byteLength, ENCODED[1].byteLength);
   test.equal(toHex(reader.contentId), toHex(Buffer.from('page')));
   const pieces: Buffer[] = [];
@@ -321,7 +361,7 @@ await t.test('content information arrives in pieces cut anywhere', async (test) 
       [50, 2],
       [100_000, 3],
     ] as const) {
-      const handle = await pd.client.openContent(TAG);
+      await using handle = await pd.client.openContent(TAG);
       for (const piece of cutAnywhere(ENCODED[version], maxBytes, seed)) await handle.addContentInformation(piece);
       test.equal(handle.phase, 'describing');
       test.equal(handle.description, undefined);
@@ -351,16 +391,21 @@ await t.test('garbage, forgeries, and reading too early', async (test) => {
     ['version 3', Uint8Array.of(0, 3, 0, 0), 'ERR_PEERDIST_CONTENTINFO_VERSION_UNSUPPORTED'],
   ];
   for (const [name, bytes, code] of cases) {
-    const handle = await pd.client.openContent(TAG);
+    await using handle = await pd.client.openContent(TAG);
     test.equal(await codeOf(handle.setContentInformation(bytes)), code, name);
     test.equal(handle.phase, 'failed');
     test.throws(() => handle.createReadStream(), { code: 'ERR_PEERDIST_NOT_INITIALIZED' });
     test.ok((await codeOf(handle.setContentInformation(ENCODED[1]))) !== undefined, 'a failed handle stays one');
   }
-  const handle = await pd.client.openContent(TAG);
+  await using handle = await pd.client.openContent(TAG);
   test.throws(() => handle.createReadStream(), { code: 'ERR_PEERDIST_NOT_INITIALIZED' });
   test.throws(() => handle.peek(WHOLE), { code: 'ERR_PEERDIST_NOT_INITIALIZED' });
-  test.equal(await codeOf(handle.addData(0, BODY)), 'ERR_PEERDIST_NOT_INITIALIZED');
+  test.same(
+    await handle.addData(0, BODY),
+    { verified: 0, pending: BODY.byteLength, rejected: 0 },
+    'data may come before its description',
+  );
+  test.throws(() => handle.peek(WHOLE), { code: 'ERR_PEERDIST_NOT_INITIALIZED' }, 'which makes nothing readable');
   for (const length of [0, 15, 17]) {
     test.equal(await codeOf(pd.client.openContent(new Uint8Array(length))), 'ERR_PEERDIST_INVALID_PARAMETER');
   }
@@ -374,7 +419,7 @@ await t.test('a buffer of content information may be used again once it is taken
     buffer.fill(0xaa);
     const origin = new ScriptedOrigin(BODY);
     const { bytes, error } = await read(handle, {
-      onMissing: (missing, { signal }) => origin.fetch(missing, signal),
+      onMissing: (missing, context) => origin.fetch(missing, context),
       cacheMissing: false,
     });
     test.equal(error, undefined, `version ${version}`);
@@ -458,7 +503,8 @@ await t.test('addData: what does not match or does not belong is counted and thr
     seen.flatMap((observation) => (observation.type === 'verification' ? [observation.result] : [])),
     ['match', 'mismatch', 'match'],
   );
-  test.same(await handle.addData(BODY.byteLength, BODY.subarray(0, 50)), { verified: 0, pending: 0, rejected: 50 });
+  for (const offset of [BODY.byteLength, BODY.byteLength + 1, 40 * 1024 * 1024])
+    test.equal(await codeOf(handle.addData(offset, BODY.subarray(0, 50))), 'ERR_PEERDIST_OUT_OF_BOUNDS', `${offset}`);
   const beyond = Buffer.concat([part({ offset: 9 * BLOCK, length: 4_321 }), new Uint8Array(79)]);
   test.same(await handle.addData(9 * BLOCK, beyond), { verified: 4_321, pending: 0, rejected: 79 }, 'past the end');
   test.same(await handle.addData(0, new Uint8Array(0)), { verified: 0, pending: 0, rejected: 0 });
@@ -485,17 +531,32 @@ await t.test('addData under content information of a range', async (test) => {
   );
   test.same(
     await handle.addData(0, BODY.subarray(0, BLOCK)),
-    { verified: 0, pending: 0, rejected: BLOCK },
-    'before it',
+    { verified: 0, pending: BLOCK, rejected: 0 },
+    'before it: it waits for a description',
   );
   test.same(
     await handle.addData(4 * BLOCK, BODY.subarray(4 * BLOCK)),
-    { verified: 0, pending: 0, rejected: BODY.byteLength - 4 * BLOCK },
+    { verified: 0, pending: BODY.byteLength - 4 * BLOCK, rejected: 0 },
     'after it',
+  );
+  test.equal(
+    await codeOf(handle.addData(BODY.byteLength, BODY.subarray(0, 1))),
+    'ERR_PEERDIST_OUT_OF_BOUNDS',
+    'the last segment is shorter than others: the content ends with it',
+  );
+  const v2 = await described(
+    pd,
+    encodeContentInformation(INFORMATION[2].slice({ offset: BLOCK, length: 2 * BLOCK + 50 })),
+  );
+  test.same(
+    await v2.addData(BODY.byteLength, BODY.subarray(0, 50)),
+    { verified: 0, pending: 50, rejected: 0 },
+    'version 2 never tells where the content ends',
   );
   const { verified, pending, rejected } = await handle.addData(0, BODY);
   test.ok(verified >= 2 * BLOCK, 'the blocks that lie wholly inside');
   test.equal(verified + pending + rejected, BODY.byteLength);
+  test.equal(rejected, 0, 'nothing of it is wrong');
   test.ok(
     Buffer.concat(handle.peek({ offset: BLOCK, length: 2 * BLOCK }) ?? []).equals(
       part({ offset: BLOCK, length: 2 * BLOCK }),
@@ -543,7 +604,11 @@ await t.test('peek', async (test) => {
   }
   const memory = new MemoryBlockStore({ maxBytes: 10_000_000 });
   await using slow = await open({
-    blockStore: { ...NOTHING, get: async (key) => memory.get(key), set: (key, block) => memory.set(key, block) },
+    blockStore: {
+      ...NOTHING,
+      get: async (key) => memory.get(key),
+      set: (key, block, label) => memory.set(key, block, label),
+    },
   });
   const later = await described(slow);
   await later.addData(0, BODY);
@@ -583,7 +648,7 @@ await t.test('a stream reads any range, from the store and from the origin', asy
           range,
           lookAheadBytes,
           cacheMissing: false,
-          onMissing: (missing, { signal }) => origin.fetch(missing, signal),
+          onMissing: (missing, context) => origin.fetch(missing, context),
           onSource: (source, count) => {
             sources[source] += count;
           },
@@ -609,9 +674,9 @@ await t.test('holes are asked for in whole blocks, once, and kept', async (test)
   const handle = await described(pd);
   await handle.addData(4 * BLOCK, part({ offset: 4 * BLOCK, length: BLOCK }));
   const origin = new ScriptedOrigin(BODY);
-  const onMissing: ContentReadStreamOptions['onMissing'] = (missing, { signal, reason }) => {
-    test.equal(reason, 'missing');
-    return origin.fetch(missing, signal);
+  const onMissing: ContentReadStreamOptions['onMissing'] = (missing, context) => {
+    test.equal(context.reason, 'missing');
+    return origin.fetch(missing, context);
   };
   const range = { offset: 2 * BLOCK + 77, length: 4 * BLOCK };
   const { bytes } = await read(handle, { range, onMissing });
@@ -638,9 +703,9 @@ await t.test('cacheMissing false keeps nothing', async (test) => {
   await using pd = await open({ blockStore });
   const handle = await described(pd);
   const origin = new ScriptedOrigin(BODY);
-  const onMissing: ContentReadStreamOptions['onMissing'] = (missing, { signal }) => origin.fetch(missing, signal);
+  const onMissing: ContentReadStreamOptions['onMissing'] = (missing, context) => origin.fetch(missing, context);
   for (let round = 1; round <= 2; round += 1) {
-    const { bytes } = await read(handle, { onMissing, cacheMissing: false });
+    const { bytes } = await read(handle, { range: WHOLE, onMissing, cacheMissing: false });
     test.ok(bytes.equals(BODY));
     test.equal(blockStore.bytes, 0);
     await turns();
@@ -696,8 +761,7 @@ await t.test('whatever the origin sends, no wrong byte comes out', async (test) 
           const origin = new ScriptedOrigin(wrong, { surplus });
           const handle = await described(pd, ENCODED[version]);
           const range = { offset, length: BODY.byteLength - offset };
-          const onMissing: ContentReadStreamOptions['onMissing'] = (missing, { signal }) =>
-            origin.fetch(missing, signal);
+          const onMissing: ContentReadStreamOptions['onMissing'] = (missing, context) => origin.fetch(missing, context);
           const { bytes, error } = await read(handle, { range, onMissing, cacheMissing });
           outcomes[error === undefined ? 'whole' : 'cut'] += 1;
           if (error !== undefined && !(error instanceof PeerDistMissingDataError)) return false;
@@ -761,7 +825,7 @@ await t.test('a reader that goes away takes its transfer with it', async (test) 
     const origin = new ScriptedOrigin(BODY, { manual: true });
     const stream = handle.createReadStream({
       cacheMissing,
-      onMissing: (missing, { signal }) => origin.fetch(missing, signal),
+      onMissing: (missing, context) => origin.fetch(missing, context),
     });
     stream.on('error', () => {});
     stream.resume();
@@ -832,7 +896,7 @@ await t.test('other sources come between the own store and the origin', async (t
     await using pd = await open({ sources: [peer(correct)] });
     const origin = new ScriptedOrigin(BODY);
     const { bytes, error } = await read(await described(pd), {
-      onMissing: (missing, { signal }) => origin.fetch(missing, signal),
+      onMissing: (missing, context) => origin.fetch(missing, context),
     });
     test.ok(error === undefined && bytes.equals(BODY), correct ? 'a peer that helps' : 'a peer that lies');
     test.same(
@@ -861,7 +925,7 @@ await t.test('a store that fails does not reach the reader', async (test) => {
     await using pd = await open({ blockStore });
     const handle = await described(pd);
     const origin = new ScriptedOrigin(BODY);
-    const { bytes, error } = await read(handle, { onMissing: (missing, { signal }) => origin.fetch(missing, signal) });
+    const { bytes, error } = await read(handle, { onMissing: (missing, context) => origin.fetch(missing, context) });
     test.ok(error === undefined && bytes.equals(BODY), name);
   }
 });
@@ -893,7 +957,7 @@ await t.test('reading many blocks at once is nothing to be warned about', async 
   await using pd = await open();
   const handle = await described(pd, encodeContentInformation(describe(1, body)));
   const origin = new ScriptedOrigin(body);
-  const { bytes } = await read(handle, { onMissing: (missing, { signal }) => origin.fetch(missing, signal) });
+  const { bytes } = await read(handle, { onMissing: (missing, context) => origin.fetch(missing, context) });
   await turns();
   process.off('warning', note);
   test.ok(bytes.equals(body));
@@ -908,13 +972,20 @@ await t.test('close', async (test) => {
   test.equal(toHex(handle.tag), toHex(TAG), 'the tag is copied');
   await handle.setContentInformation(ENCODED[1]);
   const origin = new ScriptedOrigin(BODY, { manual: true });
-  const stream = handle.createReadStream({ onMissing: (missing, { signal }) => origin.fetch(missing, signal) });
+  const stream = handle.createReadStream({ onMissing: (missing, context) => origin.fetch(missing, context) });
   const chunks: Buffer[] = [];
   stream.on('data', (chunk: Buffer) => chunks.push(chunk));
   await turns();
+  const broken = failureOf(new Promise((_, reject) => stream.once('error', reject)));
   await handle.close();
   await handle.close();
   test.equal(handle.phase, 'closed');
+  test.match(
+    await broken,
+    { name: 'AbortError', code: 'ERR_PEERDIST_OPERATION_ABORTED', trigger: 'close' },
+    'a stream still open ends with its handle',
+  );
+  test.equal(stream.destroyed, true);
   test.throws(() => handle.createReadStream(), { code: 'ERR_PEERDIST_INVALID_HANDLE' });
   test.throws(() => handle.peek(WHOLE), { code: 'ERR_PEERDIST_INVALID_HANDLE' });
   test.equal(await codeOf(handle.addData(0, BODY)), 'ERR_PEERDIST_INVALID_HANDLE');
@@ -922,7 +993,7 @@ await t.test('close', async (test) => {
   test.equal(await codeOf(handle.completeContentInformation()), 'ERR_PEERDIST_INVALID_HANDLE');
   origin.transfers[0]?.give();
   await turns(100);
-  test.ok(Buffer.concat(chunks).equals(BODY), 'a stream already open runs to its end');
+  test.equal(Buffer.concat(chunks).byteLength, 0, 'and not a byte follows');
 
   test.equal(pd.closed, false);
   await pd.close();
@@ -942,7 +1013,7 @@ await t.test('head office to branch, with nothing but content information in bet
     const encoded = await headOffice.server.getContentInformation('page', { versions });
     const handle = await described(branch, encoded);
     const origin = new ScriptedOrigin(BODY);
-    const first = await read(handle, { onMissing: (missing, { signal }) => origin.fetch(missing, signal) });
+    const first = await read(handle, { onMissing: (missing, context) => origin.fetch(missing, context) });
     test.ok(first.bytes.equals(BODY));
     const ranged = await headOffice.server.getContentInformation('page', {
       versions,
@@ -969,7 +1040,7 @@ await t.test('secrets and content information do not show', async (test) => {
   through.end(BODY);
   await through.published;
   const handle = await described(pd, encodeContentInformation(information));
-  const failed = await pd.client.openContent(TAG);
+  await using failed = await pd.client.openContent(TAG);
   const malformed = await failureOf(
     failed.setContentInformation(encodeContentInformation(information).subarray(0, -1)),
   );

@@ -52,7 +52,15 @@ function isBlock(bytes: Uint8Array | undefined, ordinal: number, of = content, b
 
 function request(ordinal: number, fetchMissing?: FetchMissing, options: Partial<BlockRequest> = {}): BlockRequest {
   const of = options.content ?? content;
-  return { content: of, ordinal, lastOrdinal: of.information.blockCount - 1, persist: true, fetchMissing, ...options };
+  return {
+    content: of,
+    ordinal,
+    lastOrdinal: of.information.blockCount - 1,
+    label: 'test',
+    persist: true,
+    fetchMissing,
+    ...options,
+  };
 }
 
 // --- SingleFlight ----------------------------------------------------------------------------------------------------------------
@@ -271,7 +279,7 @@ await t.test('a transfer that is short, long or broken', async (test) => {
   const [a, b, c] = [ask(0, short), ask(2, short), ask(3, short)];
   test.ok(isBlock(await a, 0));
   test.ok(isBlock(await b, 2));
-  test.ok(isPeerDistError(await failureOf(c), 'ERR_PEERDIST_ORIGIN_PROTOCOL'), 'the block that did not come');
+  test.ok(isPeerDistError(await failureOf(c), 'ERR_PEERDIST_LENGTH_MISMATCH'), 'the block that did not come');
 
   const long = new ScriptedOrigin(BODY, { surplus: 50_000 });
   const pair = [ask(0, long, 1), ask(1, long, 1)];
@@ -580,7 +588,8 @@ await t.test('deadlines', async (test) => {
   const failure = failureOf(Promise.resolve(alone.broker.retrieve(request(1), [pending()], never)));
   await turns(2);
   alone.clock.advance(5_000);
-  test.match(await failure, { code: 'ERR_PEERDIST_MISSING_DATA', cause: { code: 'ERR_PEERDIST_TIMEOUT' } });
+  test.match(await failure, { code: 'ERR_PEERDIST_TIMEOUT', cause: { code: 'ERR_PEERDIST_TIMEOUT' } });
+  test.ok((await failure) instanceof PeerDistMissingDataError);
 });
 
 await t.test('what a trusted source brings is neither hashed nor stored again', async (test) => {
@@ -596,14 +605,22 @@ await t.test('a store that fails is a store that forgets', async (test) => {
     throw new Error('store');
   };
   const reject = (): Promise<never> => Promise.reject(new Error('store'));
-  const forgetful: BlockStore = { get: () => undefined, has: () => false, set: () => {}, delete: () => {}, bytes: 0 };
+  const forgetful: BlockStore = {
+    get: () => undefined,
+    has: () => false,
+    set: () => {},
+    label: () => {},
+    delete: () => {},
+    flush: () => {},
+    bytes: 0,
+  };
   const broken: Record<string, BlockStore> = {
     'get throws': { ...forgetful, get: fail },
     'get rejects': { ...forgetful, get: reject },
     'set throws': { ...forgetful, set: fail },
     'set rejects': { ...forgetful, set: reject },
     'set never ends': { ...forgetful, set: () => new Promise(() => {}) },
-    'everything throws': { get: fail, has: fail, set: fail, delete: fail, bytes: 0 },
+    'everything throws': { get: fail, has: fail, set: fail, label: fail, delete: fail, flush: fail, bytes: 0 },
   };
   for (const [name, store] of Object.entries(broken)) {
     for (const persist of [true, false]) {
@@ -681,7 +698,7 @@ await t.test('no-store: nothing is kept and nothing is shared', async (test) => 
   test.equal(seen.filter(({ type }) => type === 'collapsed' || type === 'stored').length, 0);
   test.equal(await store.get(key(6)), undefined);
   test.same(verifications(seen), ['match', 'match'], 'but verified all the same');
-  await store.set(key(6), blockBytes(6).slice());
+  await store.set(key(6), blockBytes(6).slice(), 'test');
   test.match(broker.retrieve(request(6, undefined, { persist: false }), [source], never), { source: 'store' });
 });
 
@@ -690,7 +707,7 @@ await t.test('a retrieval that fails for another reader is tried again by the ow
   const waysTried: string[] = [];
   /** Like the origin: it works by the reader's own way, and only that. */
   const source = probe(async (asked) => {
-    const stream = await asked.fetchMissing?.(asked.content.block(asked.ordinal), never);
+    const stream = await asked.fetchMissing?.(asked.content.block(asked.ordinal), { reason: 'missing', signal: never });
     for await (const chunk of stream ?? []) return Uint8Array.from(chunk);
     return undefined;
   });

@@ -16,10 +16,10 @@ await t.test('MemoryContentInformationStore', async (test) =>
 await t.test('evictions are reported, each once and with its size', async (test) => {
   const seen: Observation[] = [];
   const blocks = new MemoryBlockStore({ maxBytes: 10_000, observer: (observation) => seen.push(observation) });
-  blocks.set('a', seededBytes(1, 4_000));
-  blocks.set('a', seededBytes(1, 3_000));
-  blocks.set('b', seededBytes(2, 4_400));
-  blocks.set('c', seededBytes(3, 4_500));
+  blocks.set('a', seededBytes(1, 4_000), 'test');
+  blocks.set('a', seededBytes(1, 3_000), 'test');
+  blocks.set('b', seededBytes(2, 4_400), 'test');
+  blocks.set('c', seededBytes(3, 4_500), 'test');
   blocks.delete('c');
   test.same(
     seen.filter(({ type }) => type === 'eviction'),

@@ -59,7 +59,7 @@ export class ScriptedOrigin {
   readonly fetch: FetchMissing;
 
   constructor(content: Uint8Array, { chunkBytes = 30_000, manual = false, surplus = 0 }: ScriptedOriginOptions = {}) {
-    this.fetch = async (range, signal) => {
+    this.fetch = async (range, { signal }) => {
       const transfer = new Transfer(range, signal, manual ? 0 : Infinity);
       this.transfers.push(transfer);
       return stream(transfer);

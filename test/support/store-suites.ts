@@ -31,7 +31,7 @@ export async function blockStoreSuite(test: Test, create: Create<BlockStore>): P
   const adapt = (store: BlockStore): Adapter => ({
     bytes: () => store.bytes,
     use: async (key) => (await store.get(key))?.byteLength,
-    put: async (key, size) => store.set(key, seededBytes(size, size)),
+    put: async (key, size) => store.set(key, seededBytes(size, size), 'test'),
     remove: async (key) => store.delete(key),
   });
 
@@ -39,8 +39,8 @@ export async function blockStoreSuite(test: Test, create: Create<BlockStore>): P
     const store = create({ maxBytes: 1_000_000 });
     sub.equal(await store.get('a:0'), undefined);
     sub.equal(await store.has('a:0'), false);
-    await store.set('a:0', seededBytes(1, 65_536));
-    await store.set('a:1', seededBytes(2, 1));
+    await store.set('a:0', seededBytes(1, 65_536), 'test');
+    await store.set('a:1', seededBytes(2, 1), 'test');
     sub.equal(toHex((await store.get('a:0')) as Uint8Array), toHex(seededBytes(1, 65_536)));
     sub.same([...((await store.get('a:1')) ?? [])], [...seededBytes(2, 1)]);
     sub.same([await store.has('a:0'), await store.has('a:1'), await store.has('a:2')], [true, true, false]);
@@ -57,19 +57,73 @@ export async function blockStoreSuite(test: Test, create: Create<BlockStore>): P
       ['Buffer', Buffer.from(large.buffer, large.byteOffset, large.byteLength)],
     ] as const) {
       const store = create({ maxBytes: 1_000_000 });
-      await store.set('view', whole.subarray(1_000, 3_000));
+      await store.set('view', whole.subarray(1_000, 3_000), 'test');
       const kept = await store.get('view');
       sub.equal(toHex(kept as Uint8Array), toHex(large.subarray(1_000, 3_000)));
       sub.ok((kept?.buffer.byteLength ?? 0) < 10_000, `a ${name} of 2,000 bytes pins ${kept?.buffer.byteLength}`);
     }
   });
 
+  await test.test('labels: a block stays until the last of them goes', async (sub) => {
+    const store = create({ maxBytes: 1_000_000 });
+    const block = seededBytes(5, 1_000);
+    const here = (...keys: readonly string[]): Promise<boolean[]> =>
+      Promise.all(keys.map(async (key) => store.has(key)));
+    await store.set('one', block, 'red');
+    await store.set('two', block, 'red');
+    await store.set('two', block, 'blue');
+    await store.set('three', block, 'red');
+    await store.label('three', 'blue');
+    await store.label('three', 'blue');
+    await store.set('four', block, 'blue');
+    await store.label('absent', 'blue');
+    sub.same(await here('one', 'two', 'three', 'four', 'absent'), [true, true, true, true, false]);
+    const { bytes } = store;
+    await store.flush('green');
+    sub.equal(store.bytes, bytes, 'an unknown label is on nothing');
+    await store.flush('red');
+    sub.same(await here('one', 'two', 'three', 'four'), [false, true, true, true], 'a second label keeps a block');
+    sub.ok(store.bytes < bytes, 'what went is not counted');
+    for (const key of ['two', 'three']) sub.equal(toHex((await store.get(key)) as Uint8Array), toHex(block), key);
+    await store.flush('red');
+    sub.same(await here('two', 'three', 'four'), [true, true, true], 'a label goes once');
+    await store.flush('blue');
+    sub.same(await here('one', 'two', 'three', 'four'), [false, false, false, false]);
+    sub.equal(store.bytes, 0);
+    await store.label('one', 'blue');
+    sub.equal(await store.has('one'), false, 'a label brings nothing back');
+    await store.set('one', block, 'red');
+    await store.flush('blue');
+    sub.equal(await store.has('one'), true, 'old labels are forgotten with their block');
+    await store.delete('one');
+    await store.set('one', block, 'blue');
+    await store.flush('red');
+    sub.equal(await store.has('one'), true, 'deleted or flushed');
+  });
+
+  await test.test('labels: of many blocks', async (sub) => {
+    const count = await capacity(adapt(create({ maxBytes: 200_000 })));
+    const store = create({ maxBytes: 200_000 });
+    for (let index = 0; index < count; index += 1)
+      await store.set(entry(index), seededBytes(index + 1, ENTRY_BYTES), index % 2 === 0 ? 'even' : 'odd');
+    const { bytes } = store;
+    await store.label(entry(1), 'even');
+    sub.ok(Math.abs(store.bytes - bytes) <= 200, 'and costs next to nothing');
+    await store.flush('odd');
+    const left = await Promise.all(Array.from({ length: count }, async (_, index) => store.has(entry(index))));
+    sub.same(
+      left,
+      left.map((__, index) => index % 2 === 0 || index === 1),
+    );
+  });
+
   await test.test('asking whether a block is here is no use of it', async (sub) => {
     const count = await capacity(adapt(create({ maxBytes: 200_000 })));
     const store = create({ maxBytes: 200_000 });
-    for (let index = 0; index < count; index += 1) await store.set(entry(index), seededBytes(index + 1, ENTRY_BYTES));
+    for (let index = 0; index < count; index += 1)
+      await store.set(entry(index), seededBytes(index + 1, ENTRY_BYTES), 'test');
     sub.equal(await store.has(entry(0)), true);
-    await store.set(entry(count), seededBytes(1, ENTRY_BYTES));
+    await store.set(entry(count), seededBytes(1, ENTRY_BYTES), 'test');
     sub.equal(await store.has(entry(0)), false, 'the oldest left although it was asked about');
     sub.equal(await store.has(entry(1)), true);
   });
