@@ -63,7 +63,14 @@ t.test('every metric has its row', (t) => {
 });
 
 t.test('links between documents lead somewhere', (t) => {
-  for (const file of ['README.md', 'lib/README.md', 'lib/kit/README.md', 'CONTRIBUTING.md', 'SECURITY.md']) {
+  for (const file of [
+    'README.md',
+    'lib/README.md',
+    'lib/kit/README.md',
+    'lib/peerdist/README.md',
+    'CONTRIBUTING.md',
+    'SECURITY.md',
+  ]) {
     for (const [, target] of readFileSync(file, 'utf8').matchAll(/\]\(([^)#]+)\)/g)) {
       if (target === undefined || /^https?:/.test(target)) continue;
       t.ok(existsSync(join(dirname(file), target)), `${file} → ${target}`);

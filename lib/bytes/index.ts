@@ -1,5 +1,14 @@
 export { GrowableBytes } from './growable.ts';
-export { type ByteRange, assertByteRange, clip, covers, intersect, isByteRange, rangeEnd } from './range.ts';
+export {
+  type ByteRange,
+  assertByteRange,
+  assertBytes,
+  clip,
+  covers,
+  intersect,
+  isByteRange,
+  rangeEnd,
+} from './range.ts';
 export { fromHex, toHex } from './hex.ts';
 export { ByteReader, type TruncationError } from './reader.ts';
 export { ByteWriter } from './writer.ts';

@@ -36,6 +36,11 @@ export function assertByteRange(value: ByteRange): void {
   }
 }
 
+/** For callers without a compiler. @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_PARAMETER` for anything but bytes */
+export function assertBytes(value: unknown): asserts value is Uint8Array {
+  if (!(value instanceof Uint8Array)) throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'bytes are wanted');
+}
+
 /** The overlap of two ranges; length 0 where they do not meet. */
 export function intersect(a: ByteRange, b: ByteRange): ByteRange {
   const offset = Math.max(a.offset, b.offset);

@@ -74,7 +74,7 @@ export class AddedData {
       else if (await this.#verify(content, block.ordinal, whole)) result.verified += piece.byteLength;
       else {
         result.rejected += piece.byteLength;
-        onMismatch({ offset: at, data: piece });
+        onMismatch({ offset: at, data: piece, since: candidate.since });
       }
       at = stop;
     }

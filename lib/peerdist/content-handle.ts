@@ -1,5 +1,5 @@
 import { type Readable, Writable } from 'node:stream';
-import { assertByteRange, type ByteRange, intersect, rangeEnd, toHex } from '../bytes/index.ts';
+import { assertByteRange, assertBytes, type ByteRange, intersect, rangeEnd, toHex } from '../bytes/index.ts';
 import type { Clock } from '../clock.ts';
 import type { HashProvider } from '../crypto/index.ts';
 import { PeerDistAbortError, PeerDistError } from '../errors.ts';
@@ -67,9 +67,10 @@ export class ContentHandle implements AsyncDisposable, AsyncIterable<ContentSegm
     this.#components = components;
     this.#description = new Description(provider);
     this.#data = new AddedData({ broker, quarantine, observer, label: this.#label });
-    quarantine.enter(this.#label);
+    const onFlush = (): void => this.#data.clear();
+    quarantine.enter(this.#label, onFlush);
     this.#state = new HandleState(session, () => {
-      quarantine.leave(this.#label);
+      quarantine.leave(this.#label, onFlush);
       this.#data.clear();
       const { content } = this.#description;
       this.#description.clear();
@@ -152,6 +153,7 @@ export class ContentHandle implements AsyncDisposable, AsyncIterable<ContentSegm
    */
   addData(offset: number, data: Uint8Array, options: Abortable = {}): Promise<AddDataResult> {
     return this.#state.run(options, async () => {
+      assertBytes(data);
       assertByteRange({ offset, length: data.byteLength });
       const { content } = this.#description;
       return content === undefined ? this.#data.hold({ offset, data }) : this.#data.add(content, { offset, data });
@@ -308,7 +310,8 @@ export class ContentHandle implements AsyncDisposable, AsyncIterable<ContentSegm
       this.#moveBy(result.data.byteLength);
       return result;
     }
-    const missing = intersect(result.missing, { offset, length: Number.MAX_SAFE_INTEGER - offset });
+    const { range } = this.#ready().information;
+    const missing = intersect(result.missing, { offset, length: rangeEnd(range) - offset });
     this.#moveBy(missing.length);
     return { ...result, missing };
   }

@@ -28,7 +28,7 @@ export interface ReadOptions extends Abortable {
 export type ReadResult =
   /** At least one byte, from `offset` bytes into the content on. Without `into`, a view that must not be written to. */
   | { readonly kind: 'data'; readonly offset: number; readonly data: Uint8Array }
-  /** Hole: get `missing` elsewhere. 'timeout' = time ran out first (ERROR_TIMEOUT); 'missing' = nobody has it (MISSING_DATA). */
+  /** Hole: get `missing` elsewhere; from `readAt` it is widened to block edges, from `read` it starts at the cursor and ends with the range. 'timeout' = time ran out first (ERROR_TIMEOUT); 'missing' = nobody has it (MISSING_DATA). */
   | { readonly kind: 'missing'; readonly reason: 'missing' | 'timeout'; readonly missing: ByteRange }
   /** Outside the content or the described range (NO_MORE). */
   | { readonly kind: 'end'; readonly offset: number };
@@ -105,7 +105,7 @@ export async function readContent(
       cancel();
     }
   }
-  const missing = isStuck ? intersect(range, content.block(ordinal)) : await holeAround(content, ordinal, broker);
+  const missing = isStuck ? wholeBlocks(content, ordinal, ordinal) : await holeAround(content, ordinal, broker);
   return { kind: 'missing', reason, missing };
 }
 
@@ -153,18 +153,24 @@ async function heldPieces(content: DescribedContent, wanted: ByteRange, broker: 
   return pieces;
 }
 
-/** The longest run of blocks that the own cache lacks, around one of them, clipped to the described range (G14). */
+/**
+ * The longest run of blocks that the own cache lacks, around one of them. Not clipped to the described range, as G14 has it: a block that the
+ * range cuts can be verified whole only, so a clipped hole could be filled for ever and would stay one.
+ */
 async function holeAround(content: DescribedContent, ordinal: number, broker: BlockBroker): Promise<ByteRange> {
-  const { range } = content.information;
-  const bounds = content.ordinals(range);
+  const bounds = content.ordinals(content.information.range);
   const lowest = Math.max(bounds.first, ordinal - MAX_HOLE_BLOCKS);
   const highest = Math.min(bounds.last, ordinal + MAX_HOLE_BLOCKS);
   let first = ordinal;
   let last = ordinal;
   while (first > lowest && !(await broker.holds(content, first - 1))) first -= 1;
   while (last < highest && !(await broker.holds(content, last + 1))) last += 1;
+  return wholeBlocks(content, first, last);
+}
+
+function wholeBlocks(content: DescribedContent, first: number, last: number): ByteRange {
   const { offset } = content.block(first);
-  return intersect(range, { offset, length: rangeEnd(content.block(last)) - offset });
+  return { offset, length: rangeEnd(content.block(last)) - offset };
 }
 
 function join(pieces: readonly Uint8Array[], into: Uint8Array | undefined): Uint8Array {

@@ -1,4 +1,4 @@
-import type { ByteRange } from '../bytes/index.ts';
+import { assertBytes, type ByteRange } from '../bytes/index.ts';
 import type { HashProvider } from '../crypto/index.ts';
 import { PeerDistError } from '../errors.ts';
 import { type ContentInformationVersion, decodeContentInformation } from '../protocol/pccrc/index.ts';
@@ -43,6 +43,7 @@ export class Description {
   /** @throws {@link PeerDistError} `LIMIT`, repeated from then on; `ALREADY_COMPLETED` */
   add(chunk: Uint8Array): void {
     this.#assertDescribing();
+    assertBytes(chunk);
     this.#bytes += chunk.byteLength;
     if (this.#bytes > MAX_CONTENT_INFORMATION_BYTES)
       this.fail(new PeerDistError('ERR_PEERDIST_LIMIT', 'too much content information'));

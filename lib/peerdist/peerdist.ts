@@ -217,8 +217,11 @@ export class PeerDist extends EventEmitter<PeerDistEvents> implements AsyncDispo
    * @throws {@link PeerDistError} `OPERATION_ABORTED` when `signal` cuts the drain short; the session is closed all the same
    */
   close(options: Abortable & { readonly drain?: boolean | undefined } = {}): Promise<void> {
-    // Whoever comes second only learns that it is done (G25).
-    if (this.#closing !== undefined) return this.#closing.catch(() => {});
+    if (this.#closing !== undefined) {
+      // Whoever comes second can hasten it, and only learns that it is done (G25).
+      if (options.drain !== true) this.#session.cutDrain();
+      return this.#closing.catch(() => {});
+    }
     this.#closing = this.#close(options);
     return this.#closing;
   }

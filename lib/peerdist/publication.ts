@@ -1,4 +1,5 @@
 import { type TransformCallback, Writable } from 'node:stream';
+import { assertBytes } from '../bytes/index.ts';
 import { PeerDistAbortError, PeerDistError } from '../errors.ts';
 import type { ContentInformation } from '../protocol/pccrc/index.ts';
 import { ContentHasher, type ContentHasherOptions } from '../streams/index.ts';
@@ -127,7 +128,8 @@ export class PublicationStream extends Writable implements AsyncDisposable {
    * @throws {@link PeerDistError} common set; `ALREADY_COMPLETED`; `LENGTH_MISMATCH` at the overrunning add. An aborted add makes the
    * publication 'failed': how many of its bytes were taken is unknowable (G24)
    */
-  addData(data: Uint8Array, options: Abortable = {}): Promise<void> {
+  async addData(data: Uint8Array, options: Abortable = {}): Promise<void> {
+    assertBytes(data);
     return this.#step(options, (done) => void super.write(data, done));
   }
 
@@ -170,8 +172,12 @@ export class PublicationStream extends Writable implements AsyncDisposable {
   }
 
   /** Aborts what is pending; a publication that was being written fails by it. For the publisher. */
-  cancel(error: PeerDistError): Promise<number> {
-    return this.#state.operations.cancel(error);
+  async cancel(error: PeerDistError): Promise<number> {
+    const writing = this.writableLength > 0 && this.phase === 'open';
+    const cancelled = await this.#state.operations.cancel(error);
+    if (cancelled > 0 || !writing) return cancelled;
+    this.destroy(error);
+    return 1;
   }
 
   /** Drops an unfinished publication, whether or not something is pending. For the publisher. */

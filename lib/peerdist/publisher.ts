@@ -1,5 +1,5 @@
 import { userInfo } from 'node:os';
-import { assertByteRange, type ByteRange, toHex } from '../bytes/index.ts';
+import { assertByteRange, assertBytes, type ByteRange, toHex } from '../bytes/index.ts';
 import type { HashProvider } from '../crypto/index.ts';
 import { PeerDistAbortError, PeerDistError } from '../errors.ts';
 import type { Observer } from '../observer.ts';
@@ -14,7 +14,7 @@ import {
 import type { ContentInformationRecord, ContentInformationStore } from '../stores/index.ts';
 import type { HashingEngine, HashingOptions } from '../streams/index.ts';
 import { ContentInformationReader } from './content-information-reader.ts';
-import type { Abortable, Operation } from './operations.ts';
+import { type Abortable, type Operation, Operations } from './operations.ts';
 import { PublicationStream, PublishTransform } from './publication.ts';
 import { HandleState, type Session } from './session.ts';
 
@@ -110,7 +110,7 @@ export class PeerDistServer {
    */
   async publish(id: ContentId, options: PublishOptions = {}): Promise<PublicationStream> {
     const { session } = this.#components;
-    return session.run(options, async (operation) => {
+    return this.#run(id, options, async (operation) => {
       let stream: PublicationStream | undefined;
       const transform = await this.#begin(id, options, operation, {
         cancel: async (error) => (await stream?.cancel(error)) ?? 0,
@@ -127,7 +127,7 @@ export class PeerDistServer {
    * @throws {@link PeerDistError} as {@link publish}
    */
   async publishThrough(id: ContentId, options: PublishOptions = {}): Promise<PublishTransform> {
-    return this.#components.session.run(options, async (operation) => {
+    return this.#run(id, options, async (operation) => {
       let transform: PublishTransform | undefined;
       const abandon = async (error: PeerDistAbortError): Promise<number> => {
         transform?.abandon(error);
@@ -168,7 +168,7 @@ export class PeerDistServer {
     options: OpenContentInformationOptions = {},
   ): Promise<ContentInformationReader> {
     const { session } = this.#components;
-    return session.run(options, async (operation) => {
+    return this.#run(id, options, async (operation) => {
       const { contentId, ownKey } = this.#name(id);
       const { version, range, encoded } = await this.#describe(id, options);
       operation.assertWanted();
@@ -185,7 +185,7 @@ export class PeerDistServer {
 
   /** open + read to the end + close. Convenience. */
   async getContentInformation(id: ContentId, options: OpenContentInformationOptions = {}): Promise<Uint8Array> {
-    return this.#components.session.run(options, async () => (await this.#describe(id, options)).encoded);
+    return this.#run(id, options, async () => (await this.#describe(id, options)).encoded);
   }
 
   /** Aborts this session's pending operations on `id`; settles once each has settled; resolves how many were aborted. */
@@ -203,18 +203,50 @@ export class PeerDistServer {
     await Promise.allSettled(keys.map(async (key) => this.#components.store.delete(key)));
   }
 
+  /** An operation that {@link cancelPending} and {@link unpublish} reach. */
+  async #run<T>(id: ContentId, options: Abortable, work: (operation: Operation) => Promise<T>): Promise<T> {
+    const { ownKey } = this.#name(id);
+    const operations = new Operations();
+    const cancel = (error: PeerDistAbortError): Promise<number> => operations.cancel(error);
+    const share: Share = { cancel, withdraw: cancel };
+    this.#join(ownKey, share);
+    try {
+      // Two owners can cancel it: the session, and whoever names the publication.
+      return await this.#components.session.run({}, (outer) =>
+        operations.run(options, (inner) =>
+          work({
+            get signal() {
+              return AbortSignal.any([outer.signal, inner.signal]);
+            },
+            assertWanted() {
+              outer.assertWanted();
+              inner.assertWanted();
+            },
+          }),
+        ),
+      );
+    } finally {
+      this.#leave(ownKey, share);
+    }
+  }
+
   async #begin(id: ContentId, options: PublishOptions, operation: Operation, share: Share): Promise<PublishTransform> {
     assertPublishOptions(options);
     const { contentId, ownKey, durableKey } = this.#name(id);
     const { store, session, provider, secret, observer, algorithm, createEngine } = this.#components;
     if (this.#inProgress.has(ownKey)) throw alreadyExists();
     this.#inProgress.set(ownKey, share);
+    const free = (): void => {
+      if (this.#inProgress.get(ownKey) === share) this.#inProgress.delete(ownKey);
+    };
+    // Cancelled while the store is slow: the identifier is free at once.
+    operation.signal.addEventListener('abort', free, { once: true });
     try {
       const known = await Promise.all([store.get(ownKey), store.get(durableKey)]);
       if (known.some((record) => record !== undefined)) throw alreadyExists();
       operation.assertWanted();
     } catch (error) {
-      this.#inProgress.delete(ownKey);
+      free();
       throw error;
     }
     const hashing: HashingOptions = { provider, secret, algorithm };
@@ -233,7 +265,7 @@ export class PeerDistServer {
       onEnd: (published) => {
         if (published && !durable) this.#own.add(ownKey);
         this.#leave(ownKey, share);
-        if (this.#inProgress.get(ownKey) === share) this.#inProgress.delete(ownKey);
+        free();
         void state.close();
       },
     });
@@ -289,16 +321,22 @@ export class PeerDistServer {
   }
 
   #name(id: ContentId): Name {
+    if (typeof id !== 'string') assertBytes(id);
     const contentId = typeof id === 'string' ? new TextEncoder().encode(id) : Uint8Array.from(id);
     const durableKey = `${this.#components.identity}\0${toHex(contentId)}`;
     return { contentId, durableKey, ownKey: `${durableKey}\0${this.#instance}` };
   }
 }
 
-function assertPublishOptions({ length = 0, version = 2, flags = 0 }: PublishOptions): void {
+function assertPublishOptions({ length = 0, maxBytes = Infinity, version = 2, flags = 0 }: PublishOptions): void {
   const isValid =
-    Number.isSafeInteger(length) && length >= 0 && (version === 1 || version === 2) && (flags as number) === 0;
-  if (!isValid) throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'length, version or flags of a publication');
+    Number.isSafeInteger(length) &&
+    length >= 0 &&
+    (maxBytes === Infinity || (Number.isSafeInteger(maxBytes) && maxBytes >= 0)) &&
+    (version === 1 || version === 2) &&
+    (flags as number) === 0;
+  if (!isValid)
+    throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'length, maxBytes, version or flags of a publication');
 }
 
 function toRecord(information: readonly ContentInformation[]): ContentInformationRecord {

@@ -6,6 +6,8 @@ export interface Candidate {
   /** From the start of the whole content. */
   readonly offset: number;
   readonly data: Uint8Array;
+  /** When it came, where it has waited before; trying it does not make it younger. */
+  readonly since?: number | undefined;
 }
 
 interface Held extends Candidate {
@@ -29,8 +31,8 @@ export class Quarantine {
   readonly #clock: Clock;
   /** Oldest first. */
   readonly #held = new Set<Held>();
-  /** Open handles by tag: with the last one of a tag, its data goes. */
-  readonly #handles = new Map<string, number>();
+  /** What open handles of a tag do when it is flushed. With the last handle of a tag, its data goes. */
+  readonly #handles = new Map<string, Set<() => void>>();
   #bytes = 0;
 
   constructor(clock: Clock) {
@@ -41,28 +43,28 @@ export class Quarantine {
     return this.#bytes;
   }
 
-  /** A handle of that tag is open. */
-  enter(tag: string): void {
-    this.#handles.set(tag, (this.#handles.get(tag) ?? 0) + 1);
+  /** A handle of that tag is open; `onFlush` drops what it holds itself. */
+  enter(tag: string, onFlush: () => void): void {
+    const handles = this.#handles.get(tag) ?? new Set();
+    this.#handles.set(tag, handles.add(onFlush));
   }
 
   /** A handle of that tag is closed. */
-  leave(tag: string): void {
-    const rest = (this.#handles.get(tag) ?? 1) - 1;
-    if (rest > 0) this.#handles.set(tag, rest);
-    else {
-      this.#handles.delete(tag);
-      this.flush(tag);
-    }
+  leave(tag: string, onFlush: () => void): void {
+    const handles = this.#handles.get(tag);
+    handles?.delete(onFlush);
+    if (handles?.size !== 0) return;
+    this.#handles.delete(tag);
+    this.flush(tag);
   }
 
-  add(tag: string, { offset, data }: Candidate): void {
+  add(tag: string, { offset, data, since = this.#clock.now() }: Candidate): void {
     if (data.byteLength === 0 || data.byteLength > MAX_BYTES) return;
-    const held: Held = { tag, offset, data: Uint8Array.from(data), since: this.#clock.now() };
+    const held: Held = { tag, offset, data: Uint8Array.from(data), since };
     this.#held.add(held);
     this.#bytes += data.byteLength;
     for (const oldest of this.#held) {
-      const expired = held.since - oldest.since > MAX_AGE_MS;
+      const expired = this.#clock.now() - oldest.since > MAX_AGE_MS;
       if (!expired && this.#bytes <= MAX_BYTES && this.#held.size <= MAX_PIECES) break;
       this.#drop(oldest);
     }
@@ -79,14 +81,16 @@ export class Quarantine {
       if (this.#clock.now() - held.since > MAX_AGE_MS) continue;
       const from = part.offset - held.offset;
       const to = rangeEnd(part) - held.offset;
-      taken.push({ offset: part.offset, data: held.data.subarray(from, to) });
-      if (from > 0) this.add(tag, { offset: held.offset, data: held.data.subarray(0, from) });
-      if (to < held.data.byteLength) this.add(tag, { offset: rangeEnd(part), data: held.data.subarray(to) });
+      const { since } = held;
+      taken.push({ offset: part.offset, data: held.data.subarray(from, to), since });
+      if (from > 0) this.add(tag, { offset: held.offset, data: held.data.subarray(0, from), since });
+      if (to < held.data.byteLength) this.add(tag, { offset: rangeEnd(part), data: held.data.subarray(to), since });
     }
     return taken;
   }
 
   flush(tag: string): void {
+    for (const onFlush of this.#handles.get(tag) ?? []) onFlush();
     for (const held of this.#held) if (held.tag === tag) this.#drop(held);
   }
 

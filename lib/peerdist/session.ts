@@ -21,6 +21,7 @@ export class Session {
   set status(status: PeerDistStatus) {
     this.#status = status;
     if (status === 'available') return;
+    void this.operations.cancel(invalidated());
     for (const handle of this.handles) handle.invalidate();
   }
 
@@ -63,6 +64,13 @@ export class Session {
       await Promise.all([...[...this.handles].map((handle) => handle.close(error)), this.operations.cancel(error)]);
       this.#phase = 'closed';
     }
+  }
+
+  /** Aborts what is under way, so that a drain has nothing left to wait for. */
+  cutDrain(): void {
+    const error = new PeerDistAbortError('shutdown');
+    void this.operations.cancel(error);
+    for (const { operations } of this.handles) void operations.cancel(error);
   }
 
   async #drained(signal: AbortSignal | undefined): Promise<void> {

@@ -115,13 +115,21 @@ await t.test('PeerDistClientBlockRead: content information of a range', async (t
       tell(await handle.readAt(offset, { maxBytes: 1e9, ...LOCAL }));
     for (const outside of [0, 69_999, 270_000, 270_001])
       test.equal(await at(outside), `end ${outside}`, `version ${version}, ${outside}`);
+    const { first, last } = {
+      first: INFORMATION[version].ordinalAt(70_000),
+      last: INFORMATION[version].ordinalAt(269_999),
+    };
+    const start = INFORMATION[version].block(first).offset;
+    const end = INFORMATION[version].block(last).offset + INFORMATION[version].block(last).length;
     for (const inside of [70_000, 150_000, 269_999])
-      test.equal(await at(inside), 'missing 70000+200000', 'a hole stays inside');
+      test.equal(await at(inside), `missing ${start}+${end - start}`, 'a hole reaches from block edge to block edge');
+    const walk = await described(pd, encodeContentInformation(INFORMATION[version].slice(range)));
+    test.equal(tell(await walk.read(LOCAL)), 'missing 70000+200000', 'that of a walk stays inside');
     test.equal(await codeOf(handle.availableAt(69_999)), 'ERR_PEERDIST_NO_MORE');
     test.equal(await codeOf(handle.availableAt(270_000)), 'ERR_PEERDIST_NO_MORE');
     test.equal(await handle.availableAt(70_000), 0);
-    await handle.addData(0, BODY);
-    test.equal(await at(70_000), 'data 70000+200000', 'and so do reads');
+    await handle.addData(start, BODY.subarray(start, end));
+    test.equal(await at(70_000), 'data 70000+200000', 'what was reported fills it, and reads stay inside');
     test.equal(await at(269_999), 'data 269999+1');
     test.equal(await handle.availableAt(70_001), 199_999);
   }

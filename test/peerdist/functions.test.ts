@@ -1,6 +1,6 @@
 /**
  * The Win32 functions common to both sides, each by its name: what Microsoft documents of it, and what was decided where that is silent.
- * The other functions are in `functions-publisher`, `functions-consumer` and `functions-reads`, structures and enumerations in `structures`.
+ * The other functions are in the other files `functions-…`, structures and enumerations in `structures`.
  */
 import { execFile } from 'node:child_process';
 import { userInfo } from 'node:os';

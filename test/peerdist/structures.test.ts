@@ -9,10 +9,22 @@ import {
   type PublishOptions,
 } from '../../lib/peerdist/index.ts';
 import { decodeContentInformation } from '../../lib/protocol/pccrc/index.ts';
+import { type ContentInformationStore, MemoryContentInformationStore } from '../../lib/stores/index.ts';
 import { InlineHashing } from '../../lib/streams/index.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { seededBytes } from '../support/random.ts';
-import { blocks, BODY, codeOf, described, ENCODED, open, publish, TAG, TestSource } from '../support/peerdist.ts';
+import {
+  blocks,
+  BODY,
+  codeOf,
+  deferred,
+  described,
+  ENCODED,
+  open,
+  publish,
+  TAG,
+  TestSource,
+} from '../support/peerdist.ts';
 import { failureOf, turns } from '../support/turns.ts';
 
 await t.test('PEERDIST_STATUS', async (test) => {
@@ -101,6 +113,36 @@ await t.test('PEERDIST_STATUS: losing it ends every handle for good', async (tes
     test.equal(await codeOf(publish(pd, 'passing')), undefined);
     await turns();
   }
+});
+
+await t.test('PEERDIST_STATUS: lost while something is opened', async (test) => {
+  const memory = new MemoryContentInformationStore({ maxBytes: 1_000_000 });
+  let gate = Promise.resolve();
+  const contentInformationStore: ContentInformationStore = {
+    get: async (key) => gate.then(() => memory.get(key)),
+    set: (key, record) => memory.set(key, record),
+    delete: (key) => memory.delete(key),
+    bytes: 0,
+  };
+  await using pd = await open({ contentInformationStore });
+  await publish(pd, 'page');
+  const slow = deferred();
+  gate = slow.promise;
+  const opening = [
+    pd.server.openContentInformation('page').then((reader) => reader.read()),
+    pd.server.getContentInformation('page'),
+    pd.server.publish('new').then((publication) => publication.addData(BODY)),
+    pd.server.publishThrough('through').then((through) => through.resume().end(BODY).published),
+  ].map(codeOf);
+  await turns();
+  pd.setStatus('unavailable');
+  await turns();
+  pd.setStatus('available');
+  slow.resolve();
+  test.same(await Promise.all(opening), Array(4).fill('ERR_PEERDIST_INVALIDATED'), 'it is not given away');
+  test.equal(await codeOf(publish(pd, 'new')), undefined, 'and nothing stays reserved');
+  test.equal(await codeOf(publish(pd, 'through')), undefined);
+  await turns();
 });
 
 await t.test('PEERDIST_STATUS_INFO', async (test) => {
