@@ -9,7 +9,8 @@ export interface Clock {
 export const systemClock: Clock = {
   now: () => Date.now(),
   after(ms, callback) {
-    const timer = setTimeout(callback, ms).unref();
+    // Past this, Node would fire at once.
+    const timer = setTimeout(callback, Math.min(ms, 0x7fff_ffff)).unref();
     return () => clearTimeout(timer);
   },
 };

@@ -298,7 +298,7 @@ export class ContentHandle implements AsyncDisposable, AsyncIterable<ContentSegm
     const content = this.#ready();
     this.#components.crowd.touch(crowdKeyOf(content), this);
     const components = { ...this.#components, label: this.#label };
-    return readContent(content, offset, request, components, () => operation.signal);
+    return readContent(content, offset, request, components, operation);
   }
 
   async #readOn(request: ReturnType<typeof readRequest>, operation: Operation): Promise<ReadResult> {

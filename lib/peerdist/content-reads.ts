@@ -3,7 +3,7 @@ import { type ByteRange, clip, covers, intersect, rangeEnd } from '../bytes/inde
 import type { Clock } from '../clock.ts';
 import { isPeerDistError, PeerDistError, PeerDistMissingDataError } from '../errors.ts';
 import { type BlockBroker, type BlockSource, type DescribedContent, LOCAL_DEADLINE_MS } from '../services/index.ts';
-import type { Abortable } from './operations.ts';
+import type { Abortable, Operation } from './operations.ts';
 
 /** Read timeout when none is given. */
 export const READ_TIMEOUT_DEFAULT_MS = 5_000;
@@ -69,14 +69,14 @@ export interface ContentReadsComponents {
 /**
  * Reads up to `maxBytes` at `offset`: as many bytes as follow each other in the own cache, else one block from a source.
  *
- * @param signal ends the read; it is the operation's own
+ * @param operation ends the read when it is cancelled; nothing is written to `into` from then on
  */
 export async function readContent(
   content: DescribedContent,
   offset: number,
   { maxBytes, into, timeoutMs }: ReadRequest,
   { broker, sources, clock, label }: ContentReadsComponents,
-  signal: () => AbortSignal,
+  operation: Operation,
 ): Promise<ReadResult> {
   const { range } = content.information;
   if (offset < range.offset || offset >= rangeEnd(range)) return { kind: 'end', offset };
@@ -85,6 +85,7 @@ export async function readContent(
   const pieces = await heldPieces(content, wanted, broker);
   // A store that takes too long over one block is not asked about thousands.
   const isStuck = clock.now() - started >= LOCAL_DEADLINE_MS;
+  operation.assertWanted();
   if (pieces.length > 0) return { kind: 'data', offset, data: join(pieces, into) };
   const ordinal = content.information.ordinalAt(offset);
   let reason: 'missing' | 'timeout' = 'missing';
@@ -95,17 +96,18 @@ export async function readContent(
     );
     try {
       const request = { content, ordinal, lastOrdinal: ordinal, label, timeoutMs, persist: true };
-      const { bytes } = await broker.retrieve(request, sources, AbortSignal.any([signal(), deadline.signal]));
+      const { bytes } = await broker.retrieve(request, sources, AbortSignal.any([operation.signal, deadline.signal]));
+      operation.assertWanted();
       return { kind: 'data', offset, data: join([clip(content.block(ordinal), bytes, wanted)], into) };
     } catch (error) {
-      if (signal().aborted) throw error;
+      operation.assertWanted();
       if (deadline.signal.aborted || isPeerDistError(error, 'ERR_PEERDIST_TIMEOUT')) reason = 'timeout';
       else if (!(error instanceof PeerDistMissingDataError)) throw error;
     } finally {
       cancel();
     }
   }
-  const missing = isStuck ? wholeBlocks(content, ordinal, ordinal) : await holeAround(content, ordinal, broker);
+  const missing = isStuck ? wholeBlocks(content, ordinal, ordinal) : await holeAround(content, ordinal, broker, clock);
   return { kind: 'missing', reason, missing };
 }
 
@@ -157,14 +159,21 @@ async function heldPieces(content: DescribedContent, wanted: ByteRange, broker: 
  * The longest run of blocks that the own cache lacks, around one of them. Not clipped to the described range, as G14 has it: a block that the
  * range cuts can be verified whole only, so a clipped hole could be filled for ever and would stay one.
  */
-async function holeAround(content: DescribedContent, ordinal: number, broker: BlockBroker): Promise<ByteRange> {
+async function holeAround(
+  content: DescribedContent,
+  ordinal: number,
+  broker: BlockBroker,
+  clock: Clock,
+): Promise<ByteRange> {
   const bounds = content.ordinals(content.information.range);
   const lowest = Math.max(bounds.first, ordinal - MAX_HOLE_BLOCKS);
   const highest = Math.min(bounds.last, ordinal + MAX_HOLE_BLOCKS);
   let first = ordinal;
   let last = ordinal;
-  while (first > lowest && !(await broker.holds(content, first - 1))) first -= 1;
-  while (last < highest && !(await broker.holds(content, last + 1))) last += 1;
+  const until = clock.now() + LOCAL_DEADLINE_MS;
+  const isOver = (): boolean => clock.now() >= until;
+  while (first > lowest && !isOver() && !(await broker.holds(content, first - 1))) first -= 1;
+  while (last < highest && !isOver() && !(await broker.holds(content, last + 1))) last += 1;
   return wholeBlocks(content, first, last);
 }
 

@@ -27,9 +27,14 @@ export class Operations {
   /**
    * Runs one operation. When it is cancelled its promise rejects at once, whatever the work does with the signal.
    *
+   * @param dispose releases a result that came too late for anybody to get it
    * @throws {@link PeerDistAbortError} when the caller's signal fires, or had fired before: then the work is not begun (G20)
    */
-  run<T>({ signal: outer }: Abortable, work: (operation: Operation) => Promise<T>): Promise<T> {
+  run<T>(
+    { signal: outer }: Abortable,
+    work: (operation: Operation) => Promise<T>,
+    dispose: (late: T) => void = () => {},
+  ): Promise<T> {
     if (outer?.aborted === true) return Promise.reject(new PeerDistAbortError('signal', outer.reason));
     let controller: AbortController | undefined;
     let reason: PeerDistError | undefined;
@@ -55,7 +60,7 @@ export class Operations {
           if (reason !== undefined) throw reason;
         },
       };
-      work(operation).then(resolve, reject);
+      work(operation).then((result) => (reason === undefined ? resolve(result) : dispose(result)), reject);
     });
     const pending: Pending = { abort, settled, endsByItself: true };
     this.#pending.add(pending);

@@ -147,10 +147,14 @@ export class PeerDist extends EventEmitter<PeerDistEvents> implements AsyncDispo
     const parts = { session, broker, sources: components.sources ?? [], provider, quarantine, crowd, observer, clock };
     this.client = {
       openContent: (tag, opening = {}) =>
-        session.run(opening, async () => {
-          assertTag(tag);
-          return new ContentHandle(Uint8Array.from(tag), parts);
-        }),
+        session.run(
+          opening,
+          async () => {
+            assertTag(tag);
+            return new ContentHandle(Uint8Array.from(tag), parts);
+          },
+          (late) => void late.close(),
+        ),
       flush: (tag, flushing = {}) =>
         session.run(flushing, async () => {
           assertTag(tag);

@@ -168,6 +168,8 @@ export class PublicationStream extends Writable implements AsyncDisposable {
       this.#transform.abandon(reason);
       this.#transform.destroy();
     }
+    // Used as a stream, nobody thinks of closing it.
+    this.#state.detach();
     callback(error);
   }
 

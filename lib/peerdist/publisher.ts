@@ -110,15 +110,20 @@ export class PeerDistServer {
    */
   async publish(id: ContentId, options: PublishOptions = {}): Promise<PublicationStream> {
     const { session } = this.#components;
-    return this.#run(id, options, async (operation) => {
-      let stream: PublicationStream | undefined;
-      const transform = await this.#begin(id, options, operation, {
-        cancel: async (error) => (await stream?.cancel(error)) ?? 0,
-        withdraw: async (error) => (await stream?.abandon(error)) ?? 0,
-      });
-      stream = new PublicationStream(transform, session, options.length || undefined);
-      return stream;
-    });
+    return this.#run(
+      id,
+      options,
+      async (operation) => {
+        let stream: PublicationStream | undefined;
+        const transform = await this.#begin(id, options, operation, {
+          cancel: async (error) => (await stream?.cancel(error)) ?? 0,
+          withdraw: async (error) => (await stream?.abandon(error)) ?? 0,
+        });
+        stream = new PublicationStream(transform, session, options.length || undefined);
+        return stream;
+      },
+      (late) => void late.close(),
+    );
   }
 
   /**
@@ -127,15 +132,20 @@ export class PeerDistServer {
    * @throws {@link PeerDistError} as {@link publish}
    */
   async publishThrough(id: ContentId, options: PublishOptions = {}): Promise<PublishTransform> {
-    return this.#run(id, options, async (operation) => {
-      let transform: PublishTransform | undefined;
-      const abandon = async (error: PeerDistAbortError): Promise<number> => {
-        transform?.abandon(error);
-        return 1;
-      };
-      transform = await this.#begin(id, options, operation, { cancel: abandon, withdraw: abandon });
-      return transform;
-    });
+    return this.#run(
+      id,
+      options,
+      async (operation) => {
+        let transform: PublishTransform | undefined;
+        const abandon = async (error: PeerDistAbortError): Promise<number> => {
+          transform?.abandon(error);
+          return 1;
+        };
+        transform = await this.#begin(id, options, operation, { cancel: abandon, withdraw: abandon });
+        return transform;
+      },
+      (late) => void late.destroy(),
+    );
   }
 
   /**
@@ -151,8 +161,10 @@ export class PeerDistServer {
       const wasInProgress = this.#inProgress.delete(ownKey);
       this.#own.delete(ownKey);
       const { store } = this.#components;
+      // First of all: a body that is just about to be stored must know that it is not wanted.
+      const told = this.#tell(ownKey, (share) => share.withdraw(new PeerDistAbortError('unpublish')));
       const deleted = await Promise.all([store.delete(ownKey), store.delete(durableKey)]);
-      await this.#tell(ownKey, (share) => share.withdraw(new PeerDistAbortError('unpublish')));
+      await told;
       return wasInProgress || deleted.includes(true);
     });
   }
@@ -168,19 +180,24 @@ export class PeerDistServer {
     options: OpenContentInformationOptions = {},
   ): Promise<ContentInformationReader> {
     const { session } = this.#components;
-    return this.#run(id, options, async (operation) => {
-      const { contentId, ownKey } = this.#name(id);
-      const { version, range, encoded } = await this.#describe(id, options);
-      operation.assertWanted();
-      const share: Share = {
-        cancel: (error) => reader.cancel(error),
-        withdraw: (error) => reader.cancel(error),
-      };
-      const onEnd = (): void => this.#leave(ownKey, share);
-      const reader = new ContentInformationReader({ contentId, version, range, encoded, session, onEnd });
-      this.#join(ownKey, share);
-      return reader;
-    });
+    return this.#run(
+      id,
+      options,
+      async (operation) => {
+        const { contentId, ownKey } = this.#name(id);
+        const { version, range, encoded } = await this.#describe(id, options);
+        operation.assertWanted();
+        const share: Share = {
+          cancel: (error) => reader.cancel(error),
+          withdraw: (error) => reader.cancel(error),
+        };
+        const onEnd = (): void => this.#leave(ownKey, share);
+        const reader = new ContentInformationReader({ contentId, version, range, encoded, session, onEnd });
+        this.#join(ownKey, share);
+        return reader;
+      },
+      (late) => void late.close(),
+    );
   }
 
   /** open + read to the end + close. Convenience. */
@@ -204,7 +221,12 @@ export class PeerDistServer {
   }
 
   /** An operation that {@link cancelPending} and {@link unpublish} reach. */
-  async #run<T>(id: ContentId, options: Abortable, work: (operation: Operation) => Promise<T>): Promise<T> {
+  async #run<T>(
+    id: ContentId,
+    options: Abortable,
+    work: (operation: Operation) => Promise<T>,
+    dispose?: (late: T) => void,
+  ): Promise<T> {
     const { ownKey } = this.#name(id);
     const operations = new Operations();
     const cancel = (error: PeerDistAbortError): Promise<number> => operations.cancel(error);
@@ -212,18 +234,24 @@ export class PeerDistServer {
     this.#join(ownKey, share);
     try {
       // Two owners can cancel it: the session, and whoever names the publication.
-      return await this.#components.session.run({}, (outer) =>
-        operations.run(options, (inner) =>
-          work({
-            get signal() {
-              return AbortSignal.any([outer.signal, inner.signal]);
-            },
-            assertWanted() {
-              outer.assertWanted();
-              inner.assertWanted();
-            },
-          }),
-        ),
+      return await this.#components.session.run(
+        {},
+        (outer) =>
+          operations.run(
+            options,
+            (inner) =>
+              work({
+                get signal() {
+                  return AbortSignal.any([outer.signal, inner.signal]);
+                },
+                assertWanted() {
+                  outer.assertWanted();
+                  inner.assertWanted();
+                },
+              }),
+            dispose,
+          ),
+        dispose,
       );
     } finally {
       this.#leave(ownKey, share);
@@ -250,12 +278,19 @@ export class PeerDistServer {
       throw error;
     }
     const hashing: HashingOptions = { provider, secret, algorithm };
+    let engine: HashingEngine | undefined;
+    try {
+      engine = createEngine?.(hashing);
+    } catch (error) {
+      free();
+      throw error;
+    }
     this.#join(ownKey, share);
     const { length, maxBytes, durable = false } = options;
     const key = durable ? durableKey : ownKey;
     const transform = new PublishTransform({
       contentId,
-      hashing: { ...hashing, observer, engine: createEngine?.(hashing), maxBytes, expectedBytes: length || undefined },
+      hashing: { ...hashing, observer, engine, maxBytes, expectedBytes: length || undefined },
       commit: async (information) => {
         const record = toRecord(information);
         await store.set(key, record);

@@ -46,11 +46,15 @@ export class Session {
   }
 
   /** An operation without a handle. */
-  run<T>(options: Abortable, work: (operation: Operation) => Promise<T>): Promise<T> {
-    return this.operations.run(options, async (operation) => {
-      this.assertServing();
-      return work(operation);
-    });
+  run<T>(options: Abortable, work: (operation: Operation) => Promise<T>, dispose?: (late: T) => void): Promise<T> {
+    return this.operations.run(
+      options,
+      async (operation) => {
+        this.assertServing();
+        return work(operation);
+      },
+      dispose,
+    );
   }
 
   /** Ends everything. With `drain`, waits for what is under way before, unless `signal` fires. */
@@ -94,13 +98,13 @@ export class HandleState {
   }
 
   get end(): 'closed' | 'invalidated' | undefined {
-    return this.#end;
+    return this.#end ?? (this.#session.isClosed ? 'closed' : undefined);
   }
 
   /** @throws {@link PeerDistError} `INVALID_HANDLE`, `INVALIDATED` */
   assertOpen(): void {
-    if (this.#end === 'closed') throw new PeerDistError('ERR_PEERDIST_INVALID_HANDLE', 'the handle is closed');
-    if (this.#end === 'invalidated') throw invalidated();
+    if (this.end === 'closed') throw new PeerDistError('ERR_PEERDIST_INVALID_HANDLE', 'the handle is closed');
+    if (this.end === 'invalidated') throw invalidated();
   }
 
   /** An operation on the handle. */
@@ -119,6 +123,11 @@ export class HandleState {
     stream.on('error', () => {});
     this.operations.track((error) => stream.destroy(error), closed, options);
     return stream;
+  }
+
+  /** Leaves the session without ending: nothing of the handle needs to be ended any more. */
+  detach(): void {
+    this.#session.handles.delete(this);
   }
 
   invalidate(): void {

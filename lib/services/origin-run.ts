@@ -66,6 +66,8 @@ export class OriginRun {
   take({ ordinal }: BlockRequest, signal: AbortSignal): Promise<Uint8Array> {
     if (signal.aborted) return Promise.reject(signal.reason);
     if (this.#ended) return Promise.reject(this.#failure);
+    if (ordinal < this.#ordinal || this.#waiters.has(ordinal))
+      return Promise.reject(new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the transfer has passed the block'));
     return new Promise((resolve, reject) => {
       const leave = (): void => {
         this.#waiters.delete(ordinal);

@@ -3,6 +3,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import { isPeerDistError, PeerDistError } from '../errors.ts';
 import type { MaybePromise } from '../stores/index.ts';
 import type { BlockRequest, BlockSource, FetchMissing } from './block-source.ts';
+import { LOCAL_DEADLINE_MS } from './local-source.ts';
 import { OriginRun } from './origin-run.ts';
 
 export interface OriginSourceOptions {
@@ -72,18 +73,20 @@ export class OriginSource implements BlockSource {
       await this.#turn(signal);
       return this.#ownRun(request, signal, reason);
     }
-    const extent = this.#lastOrdinal(request);
+    const extent = this.#lastOrdinal(request, signal, this.#clock.now() + LOCAL_DEADLINE_MS);
     if (typeof extent === 'number') return this.#start(request, extent, reason).take(request, signal);
-    let run: OriginRun | undefined;
+    // The block is asked for in the turn that starts the transfer, or a prompt origin would deliver it to nobody.
+    let taken: Promise<Uint8Array> | undefined;
     this.#starting = extent
       .then((last) => {
-        run = this.#start(request, last, reason);
+        taken = this.#start(request, last, reason).take(request, signal);
+        taken.catch(() => {});
       })
       .finally(() => {
         this.#starting = undefined;
       });
     await this.#starting;
-    return (run as OriginRun).take(request, signal);
+    return taken as unknown as Promise<Uint8Array>;
   }
 
   /** Waits for a transfer to end. A reader that leaves gives up its place, or it would use up somebody else's turn. */
@@ -117,7 +120,12 @@ export class OriginSource implements BlockSource {
   }
 
   /** How far one request may go: to where the reader stops, a block that is at hand, or another transfer begins. */
-  #lastOrdinal(request: BlockRequest, from = request.ordinal + 1): number | Promise<number> {
+  #lastOrdinal(
+    request: BlockRequest,
+    signal: AbortSignal,
+    until: number,
+    from = request.ordinal + 1,
+  ): number | Promise<number> {
     const starts = new Set([...this.#runs].map((run) => run.firstOrdinal));
     const limit = Math.min(request.lastOrdinal, request.ordinal + MAX_RUN_BLOCKS - 1);
     for (let ordinal = from; ordinal <= limit; ordinal += 1) {
@@ -125,7 +133,12 @@ export class OriginSource implements BlockSource {
       const held = this.#isHeld(request, ordinal);
       if (held === true) return ordinal - 1;
       if (typeof held === 'object') {
-        return held.then((isHeld) => (isHeld ? ordinal - 1 : this.#lastOrdinal(request, ordinal + 1)));
+        // A slow store does not keep the reader from the origin: the range ends where its time is up.
+        return held.then((isHeld) => {
+          if (isHeld) return ordinal - 1;
+          const isOver = signal.aborted || this.#clock.now() >= until;
+          return isOver ? ordinal : this.#lastOrdinal(request, signal, until, ordinal + 1);
+        });
       }
     }
     return limit;

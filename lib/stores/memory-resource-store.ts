@@ -61,19 +61,25 @@ export class MemoryResourceStore<T> {
   put(key: string, names: readonly string[], request: HeaderFields, value: T, bytes: number): void {
     const known = this.#cache.peek(key);
     const same = known !== undefined && known.names.join() === names.join();
-    const variants = same ? known.variants : new Map<string, { value: T; bytes: number }>();
+    // A copy: when the whole is too large to be kept, what was kept until now is removed, and the new value is no part of that.
+    const variants = new Map<string, { readonly value: T; readonly bytes: number }>(same ? known.variants : []);
     if (!same) this.#cache.delete(key);
     const selecting = names.length === 0 ? '' : selectingValues(names, request);
+    const leaving: T[] = [];
     const replaced = variants.get(selecting);
     variants.delete(selecting);
     variants.set(selecting, { value, bytes });
-    if (replaced !== undefined && replaced.value !== value) this.#onRemove(replaced.value);
+    if (replaced !== undefined && replaced.value !== value) leaving.push(replaced.value);
     if (variants.size > this.#maxVariants) {
       const [oldest, { value: gone }] = variants.entries().next().value as [string, { value: T }];
       variants.delete(oldest);
-      this.#onRemove(gone);
+      leaving.push(gone);
     }
-    this.#cache.set(key, { names, variants });
+    const resource = { names, variants };
+    this.#cache.set(key, resource);
+    // Refused as too large: then all that was kept before has been removed already.
+    const isKept = this.#cache.peek(key) === resource;
+    for (const gone of isKept ? leaving : [value]) this.#onRemove(gone);
   }
 
   /** Forgets a resource with all its variants. */

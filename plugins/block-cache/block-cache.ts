@@ -77,6 +77,21 @@ class BlockCache {
     return this.#forward(request, next, resource, forOrigin);
   }
 
+  /** The catalogue may forget what is stale while the request waits, and its handle must stay open for the 304. */
+  async #forward(
+    request: ProxyRequest,
+    next: Next,
+    stale: CachedResource | undefined,
+    forOrigin: boolean,
+  ): Promise<ProxyResponse> {
+    stale?.hold();
+    try {
+      return await this.#forwardHolding(request, next, stale, forOrigin);
+    } finally {
+      stale?.release();
+    }
+  }
+
   /** Methods that are not ours; an unsafe one that succeeds makes what we know of its target invalid (RFC 9111 4.4). */
   async #passUncached(request: ProxyRequest, next: Next): Promise<ProxyResponse> {
     this.#observer({ type: 'lookup', result: 'bypass' });
@@ -102,7 +117,7 @@ class BlockCache {
     return countPlain(withCacheStatus(response, 'fwd=bypass'), this.#observer, kind);
   }
 
-  async #forward(
+  async #forwardHolding(
     request: ProxyRequest,
     next: Next,
     stale: CachedResource | undefined,

@@ -16,7 +16,11 @@ export class Catalogue {
   }
 
   find(request: ProxyRequest): CachedResource | undefined {
-    return this.#resources.find(request.key, request.headers);
+    const resource = this.#resources.find(request.key, request.headers);
+    if (resource === undefined || resource.handle.phase === 'ready') return resource;
+    // The service was lost in the meantime, and its handles with it.
+    this.forget(request);
+    return undefined;
   }
 
   /** Keeps a resource where a shared cache may keep the answer (RFC 9111 3); else it serves its one exchange and is gone. */
@@ -25,8 +29,6 @@ export class Catalogue {
     if (!resource.freshness.isStorable || names === undefined) return;
     resource.hold();
     this.#resources.put(request.key, names, request.headers, resource, resource.bytes);
-    // Larger than the whole index: it was not taken.
-    if (this.find(request) !== resource) resource.release();
     this.#observer({ type: 'stored', store: 'content_information', bytes: this.#resources.bytes });
   }
 

@@ -63,25 +63,10 @@ export class OriginAnswers {
   /**
    * One request to the origin in the client's name.
    *
-   * @param stale what is known and must be asked about
+   * @param stale what is known and must be asked about; the caller holds it
    * @param landed called as soon as others can find what came, and with what they should do if they find nothing
    */
   async fetch(
-    request: ProxyRequest,
-    next: Next,
-    stale: CachedResource | undefined,
-    landed: (landing: Landing) => void,
-  ): Promise<ProxyResponse> {
-    // The catalogue may forget it while the origin is being asked.
-    stale?.hold();
-    try {
-      return await this.#fetch(request, next, stale, landed);
-    } finally {
-      stale?.release();
-    }
-  }
-
-  async #fetch(
     request: ProxyRequest,
     next: Next,
     stale: CachedResource | undefined,

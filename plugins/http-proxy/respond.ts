@@ -167,7 +167,14 @@ function endTogether(client: ServerResponse, piece: Uint8Array | undefined): voi
 function endAll(): void {
   const batch = ending;
   ending = [];
-  for (const { client, piece } of batch) if (!client.destroyed) client.end(piece);
+  for (const { client, piece } of batch) {
+    try {
+      if (!client.destroyed) client.end(piece);
+    } catch {
+      // A response that middleware has wrapped may throw; the others must not wait for ever.
+      client.destroy();
+    }
+  }
 }
 
 /** True when there is room again, false when the client is gone. */

@@ -13,14 +13,14 @@ const LARGE_HEAP_BYTES = SLACK_BYTES / 2;
  * amount instead leaves the buffers to the cheap collections of young objects. A heap that is large itself is left to V8.
  */
 export function grantHeapSlack(): void {
-  let granted = false;
+  let granted = -1;
   const adjust = (): void => {
     const heap = process.memoryUsage().heapUsed;
-    const grant = heap < LARGE_HEAP_BYTES;
-    if (grant === granted) return;
-    granted = grant;
     // 0 is V8's own reckoning.
-    setFlagsFromString(`--heap-growing-percent=${grant ? Math.round((100 * SLACK_BYTES) / heap) : 0}`);
+    const percent = heap < LARGE_HEAP_BYTES ? Math.round((100 * SLACK_BYTES) / heap) : 0;
+    if (percent === granted) return;
+    granted = percent;
+    setFlagsFromString(`--heap-growing-percent=${percent}`);
   };
   adjust();
   new PerformanceObserver((list) => {
