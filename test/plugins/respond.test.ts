@@ -1,0 +1,43 @@
+/** Answers that are all in memory: those of one turn leave together, and one that fails takes no other with it. */
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import t from 'tap';
+import { definePlugin, Kit, ProxyResponse } from '../../lib/kit/index.ts';
+import { createProxyServer, HttpProxyHost } from '../../plugins/http-proxy/index.ts';
+import { failureOf } from '../support/turns.ts';
+
+const BODY = Buffer.alloc(8_192, 7);
+
+t.test('a response whose end throws', async (test) => {
+  const answer = definePlugin({
+    name: 'answer',
+    handle: async () =>
+      new ProxyResponse({ status: 200, headers: { 'content-length': String(BODY.byteLength) }, body: [BODY] }),
+  });
+  const kit = new Kit({ plugins: [answer] });
+  const { middleware } = new HttpProxyHost({ proxy: createProxyServer(), kit, origin: 'http://127.0.0.1:1' });
+  let arrived = 0;
+  const both: (() => void)[] = [];
+  const server = createServer((request, response) => {
+    if (request.url === '/bad') {
+      response.end = () => {
+        throw new Error('middleware in the way');
+      };
+    }
+    both.push(() => middleware(request, response));
+    arrived += 1;
+    // In one turn, the bad one first.
+    if (arrived === 2) for (const run of request.url === '/bad' ? both.toReversed() : both) run();
+  });
+  server.listen(0, '127.0.0.1');
+  test.teardown(() => server.close());
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const get = (path: string): Promise<Uint8Array> =>
+    fetch(`http://127.0.0.1:${port}${path}`).then(async (response) => new Uint8Array(await response.arrayBuffer()));
+  const bad = failureOf(get('/bad'));
+  const good = await get('/good');
+  test.ok(BODY.equals(good), 'the other one of that turn gets its answer');
+  test.ok((await bad) instanceof Error, 'its own client sees that it was cut');
+});
