@@ -14,9 +14,10 @@ import {
 import type { ContentInformationRecord, ContentInformationStore } from '../stores/index.ts';
 import type { HashingEngine, HashingOptions } from '../streams/index.ts';
 import { ContentInformationReader } from './content-information-reader.ts';
-import { type Abortable, type Operation, Operations } from './operations.ts';
+import type { Abortable, Operation } from './operations.ts';
 import { PublicationStream, PublishTransform } from './publication.ts';
 import { HandleState, type Session } from './session.ts';
+import { type Share, Shares } from './shares.ts';
 
 /** Publisher-chosen label. Opaque bytes; a string means its UTF-8 bytes. Unique for each publisher identity. */
 export type ContentId = Uint8Array | string;
@@ -66,14 +67,6 @@ export function defaultIdentity(): PublisherIdentity {
   }
 }
 
-/** What is under way for one publication: its body, a reader of its content information. */
-interface Share {
-  /** Aborts what is pending; resolves how many that were. */
-  cancel(error: PeerDistAbortError): Promise<number>;
-  /** The publication goes: nothing of it may go on. */
-  withdraw(error: PeerDistAbortError): Promise<number>;
-}
-
 interface Name {
   readonly contentId: Uint8Array;
   /** Of a publication that outlives its instance. */
@@ -97,7 +90,7 @@ export class PeerDistServer {
   readonly #inProgress = new Map<string, Share>();
   /** Completed publications that end with this instance. */
   readonly #own = new Set<string>();
-  readonly #shares = new Map<string, Set<Share>>();
+  readonly #shares = new Shares();
 
   constructor(components: PublisherComponents) {
     this.#components = components;
@@ -162,7 +155,7 @@ export class PeerDistServer {
       this.#own.delete(ownKey);
       const { store } = this.#components;
       // First of all: a body that is just about to be stored must know that it is not wanted.
-      const told = this.#tell(ownKey, (share) => share.withdraw(new PeerDistAbortError('unpublish')));
+      const told = this.#shares.tell(ownKey, (share) => share.withdraw(new PeerDistAbortError('unpublish')));
       const deleted = await Promise.all([store.delete(ownKey), store.delete(durableKey)]);
       await told;
       return wasInProgress || deleted.includes(true);
@@ -191,9 +184,9 @@ export class PeerDistServer {
           cancel: (error) => reader.cancel(error),
           withdraw: (error) => reader.cancel(error),
         };
-        const onEnd = (): void => this.#leave(ownKey, share);
+        const onEnd = (): void => this.#shares.leave(ownKey, share);
         const reader = new ContentInformationReader({ contentId, version, range, encoded, session, onEnd });
-        this.#join(ownKey, share);
+        this.#shares.join(ownKey, share);
         return reader;
       },
       (late) => void late.close(),
@@ -208,54 +201,16 @@ export class PeerDistServer {
   /** Aborts this session's pending operations on `id`; settles once each has settled; resolves how many were aborted. */
   async cancelPending(id: ContentId): Promise<number> {
     this.#components.session.assertOpen();
-    return this.#tell(this.#name(id).ownKey, (share) => share.cancel(new PeerDistAbortError('cancel')));
+    return this.#shares.tell(this.#name(id).ownKey, (share) => share.cancel(new PeerDistAbortError('cancel')));
   }
 
   /** Ends every publication that belongs to the instance. Never rejects: a store that fails is only a store that forgets. */
   async withdrawAll(): Promise<void> {
     const error = new PeerDistAbortError('shutdown');
-    for (const key of this.#shares.keys()) await this.#tell(key, (share) => share.withdraw(error));
+    await this.#shares.tellAll((share) => share.withdraw(error));
     const keys = [...this.#own];
     this.#own.clear();
     await Promise.allSettled(keys.map(async (key) => this.#components.store.delete(key)));
-  }
-
-  /** An operation that {@link cancelPending} and {@link unpublish} reach. */
-  async #run<T>(
-    id: ContentId,
-    options: Abortable,
-    work: (operation: Operation) => Promise<T>,
-    dispose?: (late: T) => void,
-  ): Promise<T> {
-    const { ownKey } = this.#name(id);
-    const operations = new Operations();
-    const cancel = (error: PeerDistAbortError): Promise<number> => operations.cancel(error);
-    const share: Share = { cancel, withdraw: cancel };
-    this.#join(ownKey, share);
-    try {
-      // Two owners can cancel it: the session, and whoever names the publication.
-      return await this.#components.session.run(
-        {},
-        (outer) =>
-          operations.run(
-            options,
-            (inner) =>
-              work({
-                get signal() {
-                  return AbortSignal.any([outer.signal, inner.signal]);
-                },
-                assertWanted() {
-                  outer.assertWanted();
-                  inner.assertWanted();
-                },
-              }),
-            dispose,
-          ),
-        dispose,
-      );
-    } finally {
-      this.#leave(ownKey, share);
-    }
   }
 
   async #begin(id: ContentId, options: PublishOptions, operation: Operation, share: Share): Promise<PublishTransform> {
@@ -285,7 +240,7 @@ export class PeerDistServer {
       free();
       throw error;
     }
-    this.#join(ownKey, share);
+    this.#shares.join(ownKey, share);
     const { length, maxBytes, durable = false } = options;
     const key = durable ? durableKey : ownKey;
     const transform = new PublishTransform({
@@ -299,7 +254,7 @@ export class PeerDistServer {
       discard: async () => void (await store.delete(key)),
       onEnd: (published) => {
         if (published && !durable) this.#own.add(ownKey);
-        this.#leave(ownKey, share);
+        this.#shares.leave(ownKey, share);
         free();
         void state.close();
       },
@@ -340,19 +295,14 @@ export class PeerDistServer {
     return { version, range: part.range, encoded: encodeContentInformation(part) };
   }
 
-  #join(key: string, share: Share): void {
-    this.#shares.set(key, (this.#shares.get(key) ?? new Set()).add(share));
-  }
-
-  #leave(key: string, share: Share): void {
-    const shares = this.#shares.get(key);
-    shares?.delete(share);
-    if (shares?.size === 0) this.#shares.delete(key);
-  }
-
-  async #tell(key: string, act: (share: Share) => Promise<number>): Promise<number> {
-    const counts = await Promise.all([...(this.#shares.get(key) ?? [])].map(act));
-    return counts.reduce((sum, count) => sum + count, 0);
+  #run<T>(
+    id: ContentId,
+    options: Abortable,
+    work: (operation: Operation) => Promise<T>,
+    dispose?: (late: T) => void,
+  ): Promise<T> {
+    const { session } = this.#components;
+    return this.#shares.run(this.#name(id).ownKey, session, options, work, dispose);
   }
 
   #name(id: ContentId): Name {
