@@ -105,11 +105,9 @@ export class AddedData {
 }
 
 /** The described range, widened to the edges of its blocks: what lies in them can be verified. */
-export function verifiable({ information }: DescribedContent): ByteRange {
-  const { range } = information;
-  if (range.length === 0) return range;
-  const { offset } = information.block(information.ordinalAt(range.offset));
-  return { offset, length: rangeEnd(information.block(information.ordinalAt(rangeEnd(range) - 1))) - offset };
+function verifiable(content: DescribedContent): ByteRange {
+  const { range } = content.information;
+  return range.length === 0 ? range : content.extent(content.ordinals(range));
 }
 
 /** Where the content ends, where that can be known: in version 1 only the last segment may be short; version 2 never tells. */

@@ -28,7 +28,10 @@ export interface ReadOptions extends Abortable {
 export type ReadResult =
   /** At least one byte, from `offset` bytes into the content on. Without `into`, a view that must not be written to. */
   | { readonly kind: 'data'; readonly offset: number; readonly data: Uint8Array }
-  /** Hole: get `missing` elsewhere; from `readAt` it is widened to block edges, from `read` it starts at the cursor and ends with the range. 'timeout' = time ran out first (ERROR_TIMEOUT); 'missing' = nobody has it (MISSING_DATA). */
+  /**
+   * Hole: get `missing` elsewhere. From `readAt` it is widened to block edges; from `read` it starts at the cursor and ends with the range.
+   * 'timeout' = time ran out first (ERROR_TIMEOUT); 'missing' = nobody has it (MISSING_DATA).
+   */
   | { readonly kind: 'missing'; readonly reason: 'missing' | 'timeout'; readonly missing: ByteRange }
   /** Outside the content or the described range (NO_MORE). */
   | { readonly kind: 'end'; readonly offset: number };
@@ -107,7 +110,9 @@ export async function readContent(
       cancel();
     }
   }
-  const missing = isStuck ? wholeBlocks(content, ordinal, ordinal) : await holeAround(content, ordinal, broker, clock);
+  const missing = isStuck
+    ? content.extent({ first: ordinal, last: ordinal })
+    : await holeAround(content, ordinal, broker, clock);
   return { kind: 'missing', reason, missing };
 }
 
@@ -174,12 +179,7 @@ async function holeAround(
   const isOver = (): boolean => clock.now() >= until;
   while (first > lowest && !isOver() && !(await broker.holds(content, first - 1))) first -= 1;
   while (last < highest && !isOver() && !(await broker.holds(content, last + 1))) last += 1;
-  return wholeBlocks(content, first, last);
-}
-
-function wholeBlocks(content: DescribedContent, first: number, last: number): ByteRange {
-  const { offset } = content.block(first);
-  return { offset, length: rangeEnd(content.block(last)) - offset };
+  return content.extent({ first, last });
 }
 
 function join(pieces: readonly Uint8Array[], into: Uint8Array | undefined): Uint8Array {

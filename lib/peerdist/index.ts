@@ -26,9 +26,9 @@ export { type PublicationInfo, PublicationStream, PublishTransform } from './pub
 export {
   type ContentId,
   type OpenContentInformationOptions,
-  PeerDistServer,
   type PublisherIdentity,
   type PublishOptions,
-} from './publisher.ts';
+} from './publish-options.ts';
+export { PeerDistServer } from './publisher.ts';
 export { type PeerDistStatus } from './session.ts';
 export { type PeerDistStatusInfo } from './status.ts';

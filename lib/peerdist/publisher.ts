@@ -1,4 +1,3 @@
-import { userInfo } from 'node:os';
 import { assertByteRange, assertBytes, type ByteRange, toHex } from '../bytes/index.ts';
 import type { HashProvider } from '../crypto/index.ts';
 import { PeerDistAbortError, PeerDistError } from '../errors.ts';
@@ -16,34 +15,15 @@ import type { HashingEngine, HashingOptions } from '../streams/index.ts';
 import { ContentInformationReader } from './content-information-reader.ts';
 import type { Abortable, Operation } from './operations.ts';
 import { PublicationStream, PublishTransform } from './publication.ts';
+import {
+  assertPublishOptions,
+  type ContentId,
+  type OpenContentInformationOptions,
+  type PublisherIdentity,
+  type PublishOptions,
+} from './publish-options.ts';
 import { HandleState, type Session } from './session.ts';
 import { type Share, Shares } from './shares.ts';
-
-/** Publisher-chosen label. Opaque bytes; a string means its UTF-8 bytes. Unique for each publisher identity. */
-export type ContentId = Uint8Array | string;
-
-/** Stand-in for the Windows account that owns publications. Compared for exact equality. */
-export type PublisherIdentity = string;
-
-export interface PublishOptions extends Abortable {
-  /** Expected total, bytes. Omitted or 0 = not known; otherwise a body of another length is not published (G5). */
-  readonly length?: number | undefined;
-  /** Bytes past which publishing is given up. Extension. @default Infinity */
-  readonly maxBytes?: number | undefined;
-  /** True: the publication outlives this instance, as long as the store keeps it (G29). Extension. @default false, as Windows */
-  readonly durable?: boolean | undefined;
-  /** Version of these options (Win32 dwVersion); no difference is made. @default 2 */
-  readonly version?: 1 | 2 | undefined;
-  /** Reserved (Win32 dwFlags). */
-  readonly flags?: 0 | undefined;
-}
-
-export interface OpenContentInformationOptions extends Abortable {
-  /** Part of the content to describe. Omitted, or `{ offset: 0, length: 0 }`, = all of it; an overrun is clamped (G7). */
-  readonly range?: ByteRange | undefined;
-  /** Formats the requester can read, inclusive. Omitted = version 1 only (G8). */
-  readonly versions?: { readonly min: ContentInformationVersion; readonly max: ContentInformationVersion } | undefined;
-}
 
 export interface PublisherComponents {
   readonly session: Session;
@@ -55,16 +35,6 @@ export interface PublisherComponents {
   readonly algorithm?: V1AlgorithmName | undefined;
   /** Makes the engine that hashes one body; inline when absent. */
   readonly createEngine?: ((options: HashingOptions) => HashingEngine) | undefined;
-}
-
-/** The OS account that runs the process (G21). */
-export function defaultIdentity(): PublisherIdentity {
-  try {
-    return userInfo().username;
-  } catch {
-    // Containers run under numbers that no list of accounts knows.
-    return `uid:${process.getuid?.() ?? 0}`;
-  }
 }
 
 interface Name {
@@ -224,17 +194,12 @@ export class PeerDistServer {
     };
     // Cancelled while the store is slow: the identifier is free at once.
     operation.signal.addEventListener('abort', free, { once: true });
+    const hashing: HashingOptions = { provider, secret, algorithm };
+    let engine: HashingEngine | undefined;
     try {
       const known = await Promise.all([store.get(ownKey), store.get(durableKey)]);
       if (known.some((record) => record !== undefined)) throw alreadyExists();
       operation.assertWanted();
-    } catch (error) {
-      free();
-      throw error;
-    }
-    const hashing: HashingOptions = { provider, secret, algorithm };
-    let engine: HashingEngine | undefined;
-    try {
       engine = createEngine?.(hashing);
     } catch (error) {
       free();
@@ -311,17 +276,6 @@ export class PeerDistServer {
     const durableKey = `${this.#components.identity}\0${toHex(contentId)}`;
     return { contentId, durableKey, ownKey: `${durableKey}\0${this.#instance}` };
   }
-}
-
-function assertPublishOptions({ length = 0, maxBytes = Infinity, version = 2, flags = 0 }: PublishOptions): void {
-  const isValid =
-    Number.isSafeInteger(length) &&
-    length >= 0 &&
-    (maxBytes === Infinity || (Number.isSafeInteger(maxBytes) && maxBytes >= 0)) &&
-    (version === 1 || version === 2) &&
-    (flags as number) === 0;
-  if (!isValid)
-    throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'length, maxBytes, version or flags of a publication');
 }
 
 function toRecord(information: readonly ContentInformation[]): ContentInformationRecord {

@@ -5,7 +5,7 @@ import type { ContentBlock } from '../protocol/pccrc/index.ts';
 import type { BlockStore, MaybePromise } from '../stores/index.ts';
 import type { BlockRequest, BlockSource } from './block-source.ts';
 import type { DescribedContent } from './described-content.ts';
-import { LOCAL_DEADLINE_MS } from './local-source.ts';
+import { createLocalSource, type LocalSource } from './local-source.ts';
 import { SingleFlight } from './single-flight.ts';
 
 export interface RetrievedBlock {
@@ -25,12 +25,14 @@ export interface BlockBrokerOptions {
  */
 export class BlockBroker {
   readonly #store: BlockStore;
+  readonly #local: LocalSource;
   readonly #observer: Observer;
   readonly #clock: Clock;
   readonly #flights = new SingleFlight<RetrievedBlock>();
 
   constructor({ store, observer = ignoreObservations, clock = systemClock }: BlockBrokerOptions) {
     this.#store = store;
+    this.#local = createLocalSource(store);
     this.#observer = observer;
     this.#clock = clock;
   }
@@ -62,9 +64,9 @@ export class BlockBroker {
     const fitting = (bytes: Uint8Array | undefined): Uint8Array | undefined =>
       bytes?.byteLength === block.length ? bytes : undefined;
     try {
-      const bytes = this.#store.get(content.key(block));
+      const bytes = this.#local.retrieve({ content, ordinal: block.ordinal });
       if (!(bytes instanceof Promise)) return fitting(bytes);
-      return this.#withDeadline('store', LOCAL_DEADLINE_MS, bytes).then(fitting, () => undefined);
+      return this.#withDeadline('store', this.#local.deadlineMs, bytes).then(fitting, () => undefined);
     } catch {
       return undefined;
     }
@@ -74,7 +76,8 @@ export class BlockBroker {
   holds(content: DescribedContent, ordinal: number): MaybePromise<boolean> {
     try {
       const held = this.#store.has(content.key(content.block(ordinal)));
-      return typeof held === 'boolean' ? held : this.#withDeadline('store', LOCAL_DEADLINE_MS, held).catch(() => false);
+      if (typeof held === 'boolean') return held;
+      return this.#withDeadline('store', this.#local.deadlineMs, held).catch(() => false);
     } catch {
       return false;
     }

@@ -29,6 +29,12 @@ export class DescribedContent {
     return { first: this.information.ordinalAt(range.offset), last: this.information.ordinalAt(rangeEnd(range) - 1) };
   }
 
+  /** From the start of one unit to the end of another: what can be verified. */
+  extent({ first, last }: { readonly first: number; readonly last: number }): ByteRange {
+    const { offset } = this.block(first);
+    return { offset, length: rangeEnd(this.block(last)) - offset };
+  }
+
   block(ordinal: number): ContentBlock {
     return this.information.block(ordinal);
   }
