@@ -116,6 +116,8 @@ export const ERROR_CODES = {
   ERR_PEERDIST_LENGTH_MISMATCH: { win32: 0, meaning: 'declared and supplied length differ' },
 
   ERR_PEERDIST_LIMIT: { win32: 0, meaning: 'a named limit was exceeded' },
+  ERR_PEERDIST_MALFORMED_MESSAGE: { win32: 0, meaning: 'a message of a peer breaks its protocol' },
+  ERR_PEERDIST_PEER_FAILED: { win32: 0, meaning: 'a peer refused, lied or fell silent; the next source was asked' },
   ERR_PEERDIST_HASH_MISMATCH: { win32: 0, meaning: 'bytes do not match their hash' },
   ERR_PEERDIST_BAD_REQUEST: { win32: 0, meaning: 'the request cannot be forwarded safely' },
   ERR_PEERDIST_DESTINATION_FORBIDDEN: { win32: 0, meaning: 'the destination rule refuses this address or port' },

@@ -4,6 +4,8 @@ export * from './bytes/index.ts';
 export * from './crypto/index.ts';
 export * from './protocol/pccrc/index.ts';
 export * from './protocol/pccrtp/index.ts';
+export * from './protocol/pccrr/index.ts';
+export * from './protocol/pccrd/index.ts';
 export * from './streams/index.ts';
 export * from './stores/index.ts';
 export * from './services/index.ts';

@@ -5,8 +5,8 @@
  * carry counts and closed words only; no URL, address, client or segment id ever appears in one.
  */
 
-/** Where bytes that reached a client came from. Peers and hosted caches join with their issues. */
-export type BlockOrigin = 'store' | 'origin';
+/** Where bytes that reached a client came from. Hosted caches join with their issue. */
+export type BlockOrigin = 'store' | 'peer' | 'origin';
 
 export type Observation =
   /** Body bytes handed to a client. */
@@ -16,7 +16,30 @@ export type Observation =
   | { readonly type: 'hashed'; readonly bytes: number }
   /** What became of hashing one body. */
   | { readonly type: 'publication'; readonly result: 'completed' | 'aborted' | 'too_large' | 'failed' }
-  | { readonly type: 'verification'; readonly result: 'match' | 'mismatch' }
+  /** `added`: bytes given by whoever uses the API, such as a plain body that is cut into blocks. */
+  | {
+      readonly type: 'verification';
+      readonly source: Exclude<BlockOrigin, 'store'> | 'added';
+      readonly result: 'match' | 'mismatch';
+    }
+  /** What one question to a peer brought. */
+  | {
+      readonly type: 'peer_request';
+      readonly result: 'block' | 'list' | 'absent' | 'timeout' | 'failed' | 'lied' | 'cancelled';
+    }
+  /** A peer is left alone for a while. */
+  | { readonly type: 'peer_banned' }
+  /** What one question of a peer got. `bytes` of block data, encrypted. */
+  | {
+      readonly type: 'upload';
+      readonly result: 'block' | 'list' | 'absent' | 'busy' | 'rejected' | 'aborted';
+      readonly bytes: number;
+    }
+  /** Datagrams; `dropped` are hostile, malformed or too many. */
+  | {
+      readonly type: 'discovery';
+      readonly message: 'probe_sent' | 'probe_received' | 'match_sent' | 'match_received' | 'dropped';
+    }
   /** How an exchange met the cache or the store of content information. */
   | { readonly type: 'lookup'; readonly result: 'hit' | 'stale' | 'miss' | 'bypass' }
   | { readonly type: 'content_information'; readonly result: 'sent' | 'received' | 'rejected' }

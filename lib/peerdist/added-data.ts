@@ -98,7 +98,7 @@ export class AddedData {
     const { broker, observer, label } = this.#components;
     const block = content.block(ordinal);
     const matches = content.verify(block, whole);
-    observer({ type: 'verification', result: matches ? 'match' : 'mismatch' });
+    observer({ type: 'verification', source: 'added', result: matches ? 'match' : 'mismatch' });
     if (matches) await broker.keep(content, block, whole, label);
     return matches;
   }

@@ -57,6 +57,7 @@ export class ContentStreams {
     this.#origin = new OriginSource({
       clock: components.clock,
       isHeld: ({ content }, ordinal) => components.broker.holds(content, ordinal),
+      onFirstBlock: (ms) => components.broker.originPace.note(ms),
     });
   }
 
@@ -72,14 +73,20 @@ export class ContentStreams {
     if (!covers(content.information.range, range))
       throw new PeerDistError('ERR_PEERDIST_NO_MORE', 'the range is not described', { actual: range });
     const { lookAheadBytes, highWaterMark } = options;
-    const parts = this.#parts(content, range, options, hooks.isCrowd);
-    return new RangeAssembler(parts, { lookAheadBytes, highWaterMark, onPush: hooks.onPush });
+    const pace = new ReaderPace(this.#components.clock);
+    const parts = this.#parts(content, range, options, pace, hooks.isCrowd);
+    const onPush = (bytes: number): void => {
+      pace.moved(bytes);
+      hooks.onPush?.(bytes);
+    };
+    return new RangeAssembler(parts, { lookAheadBytes, highWaterMark, onPush });
   }
 
   *#parts(
     content: DescribedContent,
     range: ByteRange,
     options: ContentReadStreamOptions,
+    pace: ReaderPace,
     isCrowd: () => boolean,
   ): Generator<AssemblerPart> {
     if (range.length === 0) return;
@@ -100,8 +107,9 @@ export class ContentStreams {
       yield {
         length,
         fetch: (signal) => {
+          const neededInMs = pace.msUntil(block.offset - range.offset);
           const retrieved = broker.retrieve(
-            { content, ordinal, lastOrdinal: last, label, timeoutMs, persist: cacheMissing, fetchMissing },
+            { content, ordinal, lastOrdinal: last, label, timeoutMs, neededInMs, persist: cacheMissing, fetchMissing },
             order,
             signal,
           );
@@ -113,6 +121,28 @@ export class ContentStreams {
         },
       };
     }
+  }
+}
+
+/** How fast one reader goes. */
+class ReaderPace {
+  readonly #clock: Clock;
+  readonly #startedMs: number;
+  #bytes = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#startedMs = clock.now();
+  }
+
+  moved(bytes: number): void {
+    this.#bytes += bytes;
+  }
+
+  /** Milliseconds until the reader gets to a byte of its range; 0 as long as nobody can tell. */
+  msUntil(position: number): number {
+    if (this.#bytes === 0) return 0;
+    return (Math.max(0, position - this.#bytes) * (this.#clock.now() - this.#startedMs)) / this.#bytes;
   }
 }
 

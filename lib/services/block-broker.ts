@@ -6,6 +6,7 @@ import type { BlockStore, MaybePromise } from '../stores/index.ts';
 import type { BlockRequest, BlockSource } from './block-source.ts';
 import type { DescribedContent } from './described-content.ts';
 import { createLocalSource, type LocalSource } from './local-source.ts';
+import { OriginPace } from './origin-pace.ts';
 import { SingleFlight } from './single-flight.ts';
 
 export interface RetrievedBlock {
@@ -24,6 +25,8 @@ export interface BlockBrokerOptions {
  * stored behind the reader's back. Concurrent requests of one block share one retrieval.
  */
 export class BlockBroker {
+  /** What the origin takes for a block: whoever reads from it reports here. */
+  readonly originPace = new OriginPace();
   readonly #store: BlockStore;
   readonly #local: LocalSource;
   readonly #observer: Observer;
@@ -125,7 +128,9 @@ export class BlockBroker {
       const turn = source === sources.at(-1) ? undefined : new AbortController();
       try {
         const limited = turn === undefined ? signal : AbortSignal.any([signal, turn.signal]);
-        const deadlineMs = Math.min(source.deadlineMs, left);
+        const { deadlineMs: deadline } = source;
+        const patienceMs = typeof deadline === 'number' ? deadline : deadline(request, this.originPace.blockMs);
+        const deadlineMs = Math.min(patienceMs, left);
         const answer = source.retrieve(request, {
           signal: limited,
           timedOut: isPeerDistError(failure, 'ERR_PEERDIST_TIMEOUT'),
@@ -135,7 +140,7 @@ export class BlockBroker {
         if (bytes === undefined) continue;
         if (source.trusted || this.#verify(request, bytes)) {
           // Storing never holds a reader back.
-          if (persist && !source.trusted) void this.keep(content, block, bytes, request.label);
+          if (persist && source.name !== 'store') void this.keep(content, block, bytes, request.label);
           return { bytes, source: source.name };
         }
         failure = new PeerDistError('ERR_PEERDIST_HASH_MISMATCH', `bytes from ${source.name} do not match their hash`);
@@ -150,7 +155,7 @@ export class BlockBroker {
 
   #verify(request: BlockRequest, bytes: Uint8Array): boolean {
     const matches = request.content.verify(request.content.block(request.ordinal), bytes);
-    this.#observer({ type: 'verification', result: matches ? 'match' : 'mismatch' });
+    this.#observer({ type: 'verification', source: 'origin', result: matches ? 'match' : 'mismatch' });
     return matches;
   }
 
@@ -171,7 +176,7 @@ export class BlockBroker {
   /** Stores a block that has been verified. Never rejects: a store that fails is only a store that forgets. */
   async keep(content: DescribedContent, block: ContentBlock, bytes: Uint8Array, label: string): Promise<void> {
     try {
-      await this.#store.set(content.key(block), bytes, label);
+      await this.#store.set(content.key(block), bytes, label, content.segmentFacts(block.segment));
     } catch {
       // as said
     }

@@ -23,19 +23,21 @@ export interface BlockRequest {
   readonly label: string;
   /** Milliseconds the sources before the origin get, all together. @default their own deadlines */
   readonly timeoutMs?: number | undefined;
+  /** Milliseconds until the reader gets to this block at its present pace. @default 0 */
+  readonly neededInMs?: number | undefined;
   /** False for content that must not be stored (no-store): nothing of it is kept or shared. */
   readonly persist: boolean;
   /** How to reach the origin on behalf of this reader; without it the origin is not asked. */
   readonly fetchMissing?: FetchMissing | undefined;
 }
 
-/** One place that blocks come from. Local store, origin, and later peer and hosted cache are four small files behind this. */
+/** One place that blocks come from. Local store, peers, origin, and later hosted caches are small rooms behind this. */
 export interface BlockSource {
   readonly name: BlockOrigin;
   /** True when what it returns was verified before; everything else is hashed by the broker. */
   readonly trusted: boolean;
-  /** Milliseconds after which the next source is asked. */
-  readonly deadlineMs: number;
+  /** Milliseconds after which the next source is asked; may depend on the block and on what the origin takes for one. */
+  readonly deadlineMs: number | ((request: BlockRequest, originMs: number) => number);
   /**
    * Brings the block, or undefined where it has none. It may throw: the broker moves on to the next source.
    * An answer at hand is returned as such, not as a promise.

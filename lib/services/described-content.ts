@@ -6,7 +6,9 @@ import {
   type ContentInformation,
   equalHashes,
   segmentId,
+  V1_BLOCK_BYTES,
 } from '../protocol/pccrc/index.ts';
+import { blockKey, type SegmentFacts } from '../stores/index.ts';
 
 /**
  * Content information ready for use: it finds blocks, names them for stores and peers, and verifies them. Segment IDs are derived
@@ -52,9 +54,17 @@ export class DescribedContent {
     ));
   }
 
-  /** Name of a block everywhere: the same bytes under the same secret have the same key, whatever content they belong to. */
+  /** Name of a block in stores, see {@link blockKey}. */
   key(block: ContentBlock): string {
-    return (this.#keys[block.ordinal] ??= `${this.segmentId(block.segment)}:${block.blockIndex}`);
+    return (this.#keys[block.ordinal] ??= blockKey(this.segmentId(block.segment), block.blockIndex));
+  }
+
+  /** What has to be known of a segment to share it with peers. */
+  segmentFacts(segment: number): SegmentFacts {
+    const { information } = this;
+    const blockCount =
+      information.version === 2 ? 1 : Math.ceil(information.segmentRange(segment).length / V1_BLOCK_BYTES);
+    return { secret: information.segmentSecret(segment), blockCount };
   }
 
   /** True when `bytes` are the block's. */

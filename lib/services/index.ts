@@ -4,3 +4,7 @@ export { DescribedContent } from './described-content.ts';
 export { createLocalSource, LOCAL_DEADLINE_MS } from './local-source.ts';
 export { OriginSource, type OriginSourceOptions } from './origin-source.ts';
 export { SingleFlight } from './single-flight.ts';
+export { Discovery, type DiscoveryOptions, isNeighbour, type LanInterface, lanInterfaces } from './discovery/index.ts';
+export { type Holder, type PeerFinder, PeerSource, type PeerSourceOptions } from './peers/index.ts';
+export { createRetrievalHttpServer, type RetrievalHttpOptions } from './retrieval-http.ts';
+export { RetrievalServer, type RetrievalServerOptions } from './retrieval-server.ts';

@@ -6,6 +6,7 @@ export const LOCAL_DEADLINE_MS = 1_000;
 
 /** A source that needs to know no more than which block. */
 export interface LocalSource extends BlockSource {
+  readonly deadlineMs: number;
   retrieve(
     request: Pick<BlockRequest, 'content' | 'ordinal'>,
     options?: { readonly signal: AbortSignal },

@@ -7,6 +7,11 @@ import type { DescribedContent } from './described-content.ts';
 /** Starts the transfer. */
 type Fetch = (missing: ByteRange, signal: AbortSignal) => Promise<AsyncIterable<Uint8Array>>;
 
+interface OriginRunHooks {
+  readonly onFirstBlock: () => void;
+  readonly onEnd: () => void;
+}
+
 interface Waiter {
   readonly resolve: (block: Uint8Array) => void;
   readonly reject: (error: unknown) => void;
@@ -26,7 +31,7 @@ export class OriginRun {
   readonly #clock: Clock;
   readonly #controller = new AbortController();
   readonly #waiters = new Map<number, Waiter>();
-  readonly #onEnd: () => void;
+  readonly #hooks: OriginRunHooks;
   #ordinal: number;
   #wake: (() => void) | undefined;
   #cancelLinger: (() => void) | undefined;
@@ -38,11 +43,11 @@ export class OriginRun {
     ordinals: { first: number; last: number },
     fetch: Fetch,
     clock: Clock,
-    onEnd: () => void,
+    hooks: OriginRunHooks,
   ) {
     this.#content = content;
     this.#clock = clock;
-    this.#onEnd = onEnd;
+    this.#hooks = hooks;
     this.firstOrdinal = ordinals.first;
     this.lastOrdinal = ordinals.last;
     this.#ordinal = ordinals.first;
@@ -127,6 +132,7 @@ export class OriginRun {
   #deliver(block: Uint8Array): void {
     const waiter = this.#waiters.get(this.#ordinal);
     this.#waiters.delete(this.#ordinal);
+    if (this.#ordinal === this.firstOrdinal) this.#hooks.onFirstBlock();
     this.#ordinal += 1;
     waiter?.resolve(block);
   }
@@ -157,6 +163,6 @@ export class OriginRun {
     for (const waiter of this.#waiters.values()) waiter.reject(this.#failure);
     this.#waiters.clear();
     this.#controller.abort();
-    this.#onEnd();
+    this.#hooks.onEnd();
   }
 }

@@ -11,6 +11,8 @@ export interface OriginSourceOptions {
   readonly deadlineMs?: number;
   /** True for a block that need not be fetched; ends the range asked for. */
   readonly isHeld?: (request: BlockRequest, ordinal: number) => MaybePromise<boolean>;
+  /** Told how long each transfer took to bring its first block. */
+  readonly onFirstBlock?: (ms: number) => void;
   readonly clock?: Clock;
 }
 
@@ -31,13 +33,20 @@ export class OriginSource implements BlockSource {
   readonly deadlineMs: number;
   readonly #clock: Clock;
   readonly #isHeld: NonNullable<OriginSourceOptions['isHeld']>;
+  readonly #onFirstBlock: (ms: number) => void;
   readonly #runs = new Set<OriginRun>();
   readonly #queue: (() => void)[] = [];
   #starting: Promise<void> | undefined;
 
-  constructor({ deadlineMs = 300_000, isHeld = () => false, clock = systemClock }: OriginSourceOptions = {}) {
+  constructor({
+    deadlineMs = 300_000,
+    isHeld = () => false,
+    onFirstBlock = () => {},
+    clock = systemClock,
+  }: OriginSourceOptions = {}) {
     this.deadlineMs = deadlineMs;
     this.#isHeld = isHeld;
+    this.#onFirstBlock = onFirstBlock;
     this.#clock = clock;
   }
 
@@ -111,9 +120,13 @@ export class OriginSource implements BlockSource {
     if (fetchMissing === undefined) throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'no way to the origin');
     const fetch = (missing: ByteRange, abort: AbortSignal): ReturnType<FetchMissing> =>
       fetchMissing(missing, { reason, signal: abort });
-    const run: OriginRun = new OriginRun(content, { first: ordinal, last }, fetch, this.#clock, () => {
-      this.#runs.delete(run);
-      this.#queue.shift()?.();
+    const started = this.#clock.now();
+    const run: OriginRun = new OriginRun(content, { first: ordinal, last }, fetch, this.#clock, {
+      onFirstBlock: () => this.#onFirstBlock(this.#clock.now() - started),
+      onEnd: () => {
+        this.#runs.delete(run);
+        this.#queue.shift()?.();
+      },
     });
     this.#runs.add(run);
     return run;

@@ -1,4 +1,12 @@
-export type { BlockStore, ContentInformationRecord, ContentInformationStore, MaybePromise } from './types.ts';
+export {
+  blockKey,
+  type BlockStore,
+  type ContentInformationRecord,
+  type ContentInformationStore,
+  type HeldSegment,
+  type MaybePromise,
+  type SegmentFacts,
+} from './types.ts';
 export { MemoryBlockStore } from './memory-block-store.ts';
 export { MemoryContentInformationStore } from './memory-content-information-store.ts';
 export { MemoryResourceStore, type MemoryResourceStoreOptions } from './memory-resource-store.ts';

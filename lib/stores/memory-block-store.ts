@@ -1,10 +1,12 @@
 import { LRUCache } from 'lru-cache';
+import { type Clock, systemClock } from '../clock.ts';
 import { ignoreObservations, type Observer } from '../observer.ts';
 import { assertMaxBytes } from './limit.ts';
-import type { BlockStore } from './types.ts';
+import { SegmentIndex } from './segment-index.ts';
+import type { BlockStore, HeldSegment, SegmentFacts } from './types.ts';
 
-/** What an entry costs beyond its block: key, map slot, buffer object. Measured, rounded up. */
-const ENTRY_OVERHEAD_BYTES = 512;
+/** What an entry costs beyond its block: key, map slot, buffer object, place in the index. Measured, rounded up. */
+const ENTRY_OVERHEAD_BYTES = 1024;
 
 interface Entry {
   readonly block: Uint8Array;
@@ -15,22 +17,27 @@ interface Entry {
 /** Blocks in memory, the least recently used leave first. */
 export class MemoryBlockStore implements BlockStore {
   readonly #cache: LRUCache<string, Entry>;
+  readonly #segments: SegmentIndex;
   readonly #observer: Observer;
 
   /** @param options.maxBytes limit, bookkeeping included; a block that does not fit alone is not kept */
   constructor({
     maxBytes,
     observer = ignoreObservations,
+    clock = systemClock,
   }: {
     readonly maxBytes: number;
     readonly observer?: Observer | undefined;
+    readonly clock?: Clock | undefined;
   }) {
     this.#observer = observer;
+    this.#segments = new SegmentIndex(clock);
     assertMaxBytes(maxBytes);
     this.#cache = new LRUCache({
       maxSize: maxBytes,
       sizeCalculation: ({ block }) => block.byteLength + ENTRY_OVERHEAD_BYTES,
-      dispose: ({ block }, _key, reason) => {
+      dispose: ({ block }, key, reason) => {
+        if (reason !== 'set') this.#segments.remove(key);
         if (reason === 'evict') observer({ type: 'eviction', store: 'block', bytes: block.byteLength });
       },
     });
@@ -48,12 +55,18 @@ export class MemoryBlockStore implements BlockStore {
     return this.#cache.has(key);
   }
 
-  set(key: string, block: Uint8Array, label: string): void {
+  set(key: string, block: Uint8Array, label: string, segment?: SegmentFacts): void {
     const labels = this.#cache.peek(key)?.labels ?? [];
     // A small view would pin the large buffer it was cut from.
     const own = block.buffer.byteLength > block.byteLength + ENTRY_OVERHEAD_BYTES ? Uint8Array.from(block) : block;
     this.#cache.set(key, { block: own, labels: withLabel(labels, label) });
+    // A block too large for the store has not been kept.
+    if (segment !== undefined && this.#cache.has(key)) this.#segments.add(key, segment);
     this.#observer({ type: 'stored', store: 'block', bytes: this.bytes });
+  }
+
+  segment(segmentId: string): HeldSegment | undefined {
+    return this.#segments.get(segmentId);
   }
 
   label(key: string, label: string): void {

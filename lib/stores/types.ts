@@ -5,8 +5,29 @@
 
 export type MaybePromise<T> = T | Promise<T>;
 
+/** Name of a block everywhere: the same bytes under the same secret have the same key, whatever content they belong to. */
+export function blockKey(segmentId: string, blockIndex: number): string {
+  return `${segmentId}:${blockIndex}`;
+}
+
+/** What must be known of a block's segment before peers can be given it. */
+export interface SegmentFacts {
+  /** Kp, the key peers encrypt under; copied. */
+  readonly secret: Uint8Array;
+  /** Blocks the segment has. */
+  readonly blockCount: number;
+}
+
+/** What is held of a segment. */
+export interface HeldSegment extends SegmentFacts {
+  /** Indexes of the blocks held, ascending, at least one. A view that changes with the store. */
+  readonly blocks: readonly number[];
+  /** When its first block came, milliseconds since 1970. */
+  readonly since: number;
+}
+
 /**
- * Verified blocks by key (segment ID and block index). Each block carries the labels of those who put it there; when its last label goes,
+ * Verified blocks by {@link blockKey}. Each block carries the labels of those who put it there; when its last label goes,
  * it goes too.
  */
 export interface BlockStore {
@@ -18,8 +39,11 @@ export interface BlockStore {
    * Keeps a block, or does not; evicts others as needed. The store may keep `block` itself, which must not change any more.
    *
    * @param label joins the labels of a block that is there already
+   * @param segment makes the block known to {@link segment}; without it, it is for this store's owner alone
    */
-  set(key: string, block: Uint8Array, label: string): MaybePromise<void>;
+  set(key: string, block: Uint8Array, label: string, segment?: SegmentFacts): MaybePromise<void>;
+  /** What can be given to peers of a segment, by segment ID; not a use. */
+  segment(segmentId: string): MaybePromise<HeldSegment | undefined>;
   /** One more label for a block that is here; nothing where it is not. */
   label(key: string, label: string): MaybePromise<void>;
   delete(key: string): MaybePromise<void>;

@@ -20,7 +20,12 @@ export const METRICS = {
   peerdist_wan_bytes_total: 'Body bytes carried by the WAN, by what they were.',
   peerdist_hashed_bytes_total: 'Bytes of bodies that became content information.',
   peerdist_publications_total: 'Bodies that were to be hashed, by what became of it.',
-  peerdist_block_verifications_total: 'Blocks hashed before use, by result.',
+  peerdist_block_verifications_total: 'Blocks hashed before use, by where they came from and result.',
+  peerdist_peer_requests_total: 'Questions put to peers, by what they brought.',
+  peerdist_peer_bans_total: 'Times a peer was left alone for a while, because it failed or lied.',
+  peerdist_uploads_total: 'Questions of peers, by what they got.',
+  peerdist_uploaded_bytes_total: 'Bytes of blocks given to peers, encrypted.',
+  peerdist_discovery_messages_total: 'Datagrams of peer discovery, by what they were.',
   peerdist_lookups_total: 'Requests looked up in the cache or among the published, by result.',
   peerdist_content_information_total: 'Content information structures sent, received and rejected.',
   peerdist_evictions_total: 'Entries a store dropped to stay within its limit.',
@@ -62,6 +67,21 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
     });
     return Object.fromEntries(tallies) as Record<L, Tally>;
   };
+  const pairs = <A extends string, B extends string>(
+    name: Name,
+    [first, firsts]: readonly [string, readonly A[]],
+    [second, seconds]: readonly [string, readonly B[]],
+  ): Record<A, Record<B, Tally>> => {
+    const rows = firsts.map((value) => [value, seconds.map((other) => [other, new Tally()] as const)] as const);
+    register(name, [first, second], (family) => {
+      for (const [value, row] of rows)
+        for (const [other, tally] of row) family.inc({ [first]: value, [second]: other }, tally.value);
+    });
+    return Object.fromEntries(rows.map(([value, row]) => [value, Object.fromEntries(row)])) as Record<
+      A,
+      Record<B, Tally>
+    >;
+  };
   const register = (name: Name, labelNames: string[], fill: (family: Counter) => void): void => {
     void new Counter({
       name,
@@ -75,7 +95,7 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
     });
   };
   const stores = ['block', 'content_information'] as const;
-  const delivered = counters('peerdist_delivered_bytes_total', 'source', ['store', 'origin']);
+  const delivered = counters('peerdist_delivered_bytes_total', 'source', ['store', 'peer', 'origin']);
   const wan = counters('peerdist_wan_bytes_total', 'kind', ['content_information', 'missing_data', 'plain']);
   const hashed = counter('peerdist_hashed_bytes_total');
   const publications = counters('peerdist_publications_total', 'result', [
@@ -84,7 +104,37 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
     'too_large',
     'failed',
   ]);
-  const verifications = counters('peerdist_block_verifications_total', 'result', ['match', 'mismatch']);
+  const verifications = pairs(
+    'peerdist_block_verifications_total',
+    ['source', ['peer', 'origin', 'added']],
+    ['result', ['match', 'mismatch']],
+  );
+  const peerRequests = counters('peerdist_peer_requests_total', 'result', [
+    'block',
+    'list',
+    'absent',
+    'timeout',
+    'failed',
+    'lied',
+    'cancelled',
+  ]);
+  const bans = counter('peerdist_peer_bans_total');
+  const uploads = counters('peerdist_uploads_total', 'result', [
+    'block',
+    'list',
+    'absent',
+    'busy',
+    'rejected',
+    'aborted',
+  ]);
+  const uploaded = counter('peerdist_uploaded_bytes_total');
+  const discovery = counters('peerdist_discovery_messages_total', 'message', [
+    'probe_sent',
+    'probe_received',
+    'match_sent',
+    'match_received',
+    'dropped',
+  ]);
   const lookups = counters('peerdist_lookups_total', 'result', ['hit', 'stale', 'miss', 'bypass']);
   const information = counters('peerdist_content_information_total', 'result', ['sent', 'received', 'rejected']);
   const evictions = counters('peerdist_evictions_total', 'store', stores);
@@ -125,7 +175,16 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
       case 'publication':
         return publications[event.result].inc();
       case 'verification':
-        return verifications[event.result].inc();
+        return verifications[event.source][event.result].inc();
+      case 'peer_request':
+        return peerRequests[event.result].inc();
+      case 'peer_banned':
+        return bans.inc();
+      case 'upload':
+        uploads[event.result].inc();
+        return uploaded.inc(event.bytes);
+      case 'discovery':
+        return discovery[event.message].inc();
       case 'lookup':
         return lookups[event.result].inc();
       case 'content_information':

@@ -1,0 +1,127 @@
+import { type Clock, systemClock } from '../../clock.ts';
+import { isPeerDistError } from '../../errors.ts';
+import { ignoreObservations, type Observer } from '../../observer.ts';
+import { decodeDiscovery, DISCOVERY_PORT, type DiscoveryVersion } from '../../protocol/pccrd/index.ts';
+import type { BlockStore } from '../../stores/index.ts';
+import type { Holder, PeerFinder } from '../peers/index.ts';
+import { lanInterfaces } from './interfaces.ts';
+import { type Arrival, MulticastSockets } from './multicast.ts';
+import { Prober } from './prober.ts';
+import { RateLimiter } from './rate-limiter.ts';
+import { Responder } from './responder.ts';
+
+export interface DiscoveryOptions {
+  /** What neighbours are told of. */
+  readonly store: BlockStore;
+  /** Where blocks can be had on an interface of that address; undefined where they cannot. @default nowhere */
+  readonly portOn?: ((address: string) => number | undefined) | undefined;
+  /** Names of the interfaces to use. @default all but loopback */
+  readonly interfaces?: readonly string[] | undefined;
+  /** UDP port of the group. @default 3702 */
+  readonly port?: number | undefined;
+  readonly observer?: Observer | undefined;
+  readonly clock?: Clock | undefined;
+  readonly random?: (() => number) | undefined;
+}
+
+/** Bytes of a datagram that is looked at: the largest honest one has 13 KiB. Policy, not protocol. */
+const MAX_DATAGRAM_BYTES = 32 * 1024;
+/** Datagrams a second that are looked at, by source and in all. Policy, not protocol. */
+const MAX_PER_SOURCE = 400;
+const MAX_IN_ALL = 2_000;
+
+/** Finds peers by multicast on the LAN, and is found by them. Everything hostile is dropped and counted; nothing here ever fails a reader. */
+export class Discovery implements PeerFinder {
+  readonly #sockets: MulticastSockets;
+  readonly #prober: Prober;
+  readonly #responder: Responder;
+  readonly #observer: Observer;
+  readonly #perSource: RateLimiter;
+  readonly #inAll: RateLimiter;
+
+  /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for an unknown interface, or when none can be used */
+  static async open(options: DiscoveryOptions): Promise<Discovery> {
+    let discovery: Discovery | undefined;
+    const observer = options.observer ?? ignoreObservations;
+    const sockets = await MulticastSockets.open({
+      interfaces: lanInterfaces(options.interfaces),
+      port: options.port ?? DISCOVERY_PORT,
+      onDatagram: (arrival) => discovery?.receive(arrival),
+      onStray: () => observer({ type: 'discovery', message: 'dropped' }),
+    });
+    discovery = new Discovery(sockets, options);
+    return discovery;
+  }
+
+  private constructor(
+    sockets: MulticastSockets,
+    {
+      store,
+      portOn = () => undefined,
+      observer = ignoreObservations,
+      clock = systemClock,
+      random = Math.random,
+    }: DiscoveryOptions,
+  ) {
+    this.#sockets = sockets;
+    this.#observer = observer;
+    this.#perSource = new RateLimiter(MAX_PER_SOURCE, clock);
+    this.#inAll = new RateLimiter(MAX_IN_ALL, clock);
+    this.#prober = new Prober({ send: (datagram) => sockets.send(datagram), observer, clock });
+    this.#responder = new Responder({
+      store,
+      portOn,
+      reply: (datagram, arrival) => sockets.reply(datagram, arrival),
+      quorum: (segmentId) => this.#prober.quorum(segmentId),
+      observer,
+      clock,
+      random,
+    });
+  }
+
+  holders(segmentId: string): readonly Holder[] {
+    return this.#prober.holders(segmentId);
+  }
+
+  seek(segmentIds: readonly string[], version: DiscoveryVersion): void {
+    this.#prober.seek(segmentIds, version);
+  }
+
+  awaited(segmentId: string): Promise<void> | undefined {
+    return this.#prober.awaited(segmentId);
+  }
+
+  close(): void {
+    this.#responder.close();
+    this.#prober.close();
+    this.#sockets.close();
+  }
+
+  /** One datagram of a neighbour. */
+  receive(arrival: Arrival): void {
+    const { datagram, source } = arrival;
+    if (!this.#perSource.allows(source.address) || !this.#inAll.allows('') || datagram.byteLength > MAX_DATAGRAM_BYTES)
+      return this.#drop();
+    let message: ReturnType<typeof decodeDiscovery>;
+    try {
+      message = decodeDiscovery(datagram);
+    } catch (error) {
+      if (!isPeerDistError(error)) throw error;
+      return this.#drop();
+    }
+    if (message === undefined) return undefined;
+    if ('probe' in message) {
+      const { probe } = message;
+      if (this.#prober.isOwn(probe.messageId)) return undefined;
+      this.#observer({ type: 'discovery', message: 'probe_received' });
+      void this.#responder.take(probe, arrival).then((isTaken) => (isTaken ? undefined : this.#drop()));
+      return undefined;
+    }
+    if (!this.#prober.take(message.probeMatches, source)) return this.#drop();
+    return this.#observer({ type: 'discovery', message: 'match_received' });
+  }
+
+  #drop(): void {
+    this.#observer({ type: 'discovery', message: 'dropped' });
+  }
+}

@@ -1,0 +1,325 @@
+/**
+ * Blocks from the neighbours.
+ *
+ * One queue of jobs, a block each. `#pump` gives the first jobs to the peers that are likely to answer soonest, up to 32 questions at a time in
+ * all; an answer, a failure or news from the finder pumps again. A job that is overdue is put to a second peer as well. A job whose candidates
+ * are used up is done: the next source is asked. Whoever asked can leave at any time by its signal.
+ */
+import { type Clock, systemClock } from '../../clock.ts';
+import { isPeerDistError } from '../../errors.ts';
+import { ignoreObservations, type Observer } from '../../observer.ts';
+import type { PeerAddress } from '../../protocol/pccrd/index.ts';
+import type { ContentBlock } from '../../protocol/pccrc/index.ts';
+import type { BlockRequest, BlockSource } from '../block-source.ts';
+import type { DescribedContent } from '../described-content.ts';
+import { ContentPeers } from './content-peers.ts';
+import { type Exchange, PeerConnections, PeerError } from './exchange.ts';
+import { Lookout } from './lookout.ts';
+import { Patience } from './patience.ts';
+import type { Peer } from './peer.ts';
+import { nobody, type PeerFinder } from './peer-finder.ts';
+import { PeerRegistry } from './peer-registry.ts';
+import { blockListQuestion, blockQuestion, type Question } from './questions.ts';
+
+export interface PeerSourceOptions {
+  /** Peers that are asked about everything; an address or a name, and a port. */
+  readonly peers?: readonly PeerAddress[] | undefined;
+  /** Finds further ones. */
+  readonly finder?: PeerFinder | undefined;
+  /** Questions under way at a time, all peers together. @default 32 */
+  readonly maxInFlight?: number | undefined;
+  /** Milliseconds a peer gets for one answer (MS-PCCRR 3.1.2). @default 2000 */
+  readonly requestTimeoutMs?: number | undefined;
+  readonly observer?: Observer | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+/** Peers one block is asked of before the next source is. Policy, not protocol. */
+const MAX_TRIES = 4;
+/** From so many blocks of a segment on, a list of them is worth a question (MS-PCCRR 3.1.4.3, as Windows). */
+const LIST_BLOCKS = 4;
+/** How often questions under way are looked at, milliseconds. Policy, not protocol. */
+const SWEEP_MS = 25;
+
+interface Attempt {
+  readonly peer: Peer;
+  readonly exchange: Exchange;
+  readonly startedAt: number;
+  /** Questions the peer had at the same time. */
+  readonly concurrency: number;
+  readonly job: Job | undefined;
+}
+
+interface Job {
+  readonly known: ContentPeers;
+  readonly block: ContentBlock;
+  readonly segmentId: string;
+  readonly segmentBlocks: number;
+  /** Blocks of the segment the reader is going to want, this one included. */
+  readonly wantedBlocks: number;
+  readonly startedAt: number;
+  readonly tried: Peer[];
+  readonly attempts: Set<Attempt>;
+  readonly settle: (bytes: Uint8Array | undefined) => void;
+  isDone: boolean;
+}
+
+export class PeerSource implements BlockSource {
+  readonly name = 'peer';
+  /** Each block is hashed here, since who sent it must be known. */
+  readonly trusted = true;
+  readonly deadlineMs: (request: BlockRequest, originMs: number) => number;
+  readonly #finder: PeerFinder;
+  readonly #lookout: Lookout;
+  readonly #registry: PeerRegistry;
+  readonly #connections: PeerConnections;
+  readonly #patience = new Patience();
+  readonly #maxInFlight: number;
+  readonly #requestTimeoutMs: number;
+  readonly #observer: Observer;
+  readonly #clock: Clock;
+  readonly #contents = new WeakMap<DescribedContent, ContentPeers>();
+  readonly #attempts = new Set<Attempt>();
+  /** News that is going to pump when it comes. */
+  readonly #awaited = new WeakSet<Promise<void>>();
+  #waiting: Job[] = [];
+  #cancelSweep: (() => void) | undefined;
+
+  constructor({
+    peers = [],
+    finder = nobody,
+    maxInFlight = 32,
+    requestTimeoutMs = 2_000,
+    observer = ignoreObservations,
+    clock = systemClock,
+  }: PeerSourceOptions = {}) {
+    this.#finder = finder;
+    this.#lookout = new Lookout(finder, clock);
+    this.#registry = new PeerRegistry(peers, clock);
+    this.#connections = new PeerConnections(maxInFlight);
+    this.#maxInFlight = maxInFlight;
+    this.#requestTimeoutMs = requestTimeoutMs;
+    this.#observer = observer;
+    this.#clock = clock;
+    this.deadlineMs = ({ neededInMs = 0 }, originMs) => this.#patience.deadlineMs(neededInMs, originMs);
+  }
+
+  /** Verified bytes of the block, or undefined where no neighbour delivers it; at once where there is nobody to ask. */
+  retrieve(
+    { content, ordinal, lastOrdinal, persist }: BlockRequest,
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<Uint8Array | undefined> | undefined {
+    // What must not be stored is not named on the LAN either.
+    if (!persist) return undefined;
+    const block = content.block(ordinal);
+    const lastBlock = content.block(lastOrdinal);
+    this.#lookout.reach(content, block.segment, lastBlock.segment);
+    const known = this.#knownOf(content);
+    const segmentId = content.segmentId(block.segment);
+    const segmentBlocks = content.segmentFacts(block.segment).blockCount;
+    const wantedBlocks = Math.min(lastOrdinal - ordinal + 1, segmentBlocks - block.blockIndex);
+    return new Promise((resolve, reject) => {
+      const leave = (): void => this.#leave(job, signal.reason, reject);
+      const job: Job = {
+        known,
+        block,
+        segmentId,
+        segmentBlocks,
+        wantedBlocks,
+        startedAt: this.#clock.now(),
+        tried: [],
+        attempts: new Set(),
+        isDone: false,
+        settle: (bytes) => {
+          job.isDone = true;
+          signal.removeEventListener('abort', leave);
+          resolve(bytes);
+        },
+      };
+      signal.addEventListener('abort', leave, { once: true });
+      if (!this.#serve(job)) this.#waiting.push(job);
+      this.#sweepLater();
+    });
+  }
+
+  /** Ends everything under way. */
+  close(): void {
+    for (const attempt of this.#attempts) attempt.exchange.cancel('cancelled');
+    for (const job of this.#waiting.splice(0)) job.settle(undefined);
+    this.#cancelSweep?.();
+    this.#connections.close();
+  }
+
+  #knownOf(content: DescribedContent): ContentPeers {
+    let known = this.#contents.get(content);
+    if (known === undefined) {
+      known = new ContentPeers(content, this.#clock);
+      this.#contents.set(content, known);
+    }
+    return known;
+  }
+
+  /** Gives waiting jobs to peers, first come, first served, as long as there is room. */
+  #pump(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const job of waiting) if (!this.#serve(job)) this.#waiting.push(job);
+    this.#sweepLater();
+  }
+
+  /** Gives a job to a peer, or up. @returns false when it has to wait */
+  #serve(job: Job): boolean {
+    if (this.#attempts.size >= this.#maxInFlight) return false;
+    const choice = this.#choose(job);
+    if (choice === 'wait') return false;
+    if (choice === undefined) job.settle(undefined);
+    else this.#ask(job, choice);
+    return true;
+  }
+
+  /** The peer likely to answer soonest; `wait` when one may become free or known; undefined when nobody is left. */
+  #choose(job: Job): Peer | 'wait' | undefined {
+    if (job.tried.length >= MAX_TRIES) return undefined;
+    const { known, block, segmentId } = job;
+    const holders = this.#finder.holders(segmentId);
+    const candidates = new Set([...this.#registry.fixed, ...known.proven]);
+    const complete = new Set<Peer>();
+    for (const { peer: address, blocks } of holders) {
+      const peer = this.#registry.of(address);
+      candidates.add(peer);
+      if (blocks === 'all' || blocks >= job.segmentBlocks) complete.add(peer);
+    }
+    let best: Peer | undefined;
+    let mayCome = false;
+    for (const peer of candidates) {
+      if (peer.isBanned || job.tried.includes(peer) || known.isLeftAlone(peer)) continue;
+      const paysList = known.content.information.version === 1 && job.wantedBlocks >= LIST_BLOCKS && !complete.has(peer);
+      const holds = paysList ? known.holds(peer, block.segment, block.blockIndex) : 'yes';
+      if (holds === 'no') continue;
+      if (holds === 'unknown' && peer.isFree && this.#attempts.size < this.#maxInFlight)
+        this.#askForList(known, peer, block.segment);
+      if (holds !== 'yes' || !peer.isFree) mayCome = true;
+      else if (best === undefined || peer.expectedMs < best.expectedMs) best = peer;
+    }
+    if (best !== undefined) return best;
+    if (mayCome) return 'wait';
+    // Only somebody new could help now.
+    const news = job.tried.length === 0 ? this.#finder.awaited(segmentId) : undefined;
+    if (news === undefined) return undefined;
+    if (!this.#awaited.has(news)) {
+      this.#awaited.add(news);
+      void news.then(() => this.#pump());
+    }
+    return 'wait';
+  }
+
+  #ask(job: Job, peer: Peer): void {
+    job.tried.push(peer);
+    void this.#put(peer, blockQuestion(job.known.content, job.block), job, (bytes, { startedAt, concurrency }) => {
+      this.#observer({ type: 'peer_request', result: bytes === undefined ? 'absent' : 'block' });
+      if (bytes === undefined) {
+        job.known.lacked(peer);
+        return;
+      }
+      this.#observer({ type: 'verification', source: 'peer', result: 'match' });
+      peer.answered(this.#clock.now() - startedAt, concurrency, this.#maxInFlight);
+      job.known.delivered(peer);
+      this.#patience.note(this.#clock.now() - job.startedAt);
+      if (!job.isDone) job.settle(bytes);
+      // Whoever was asked first and has still not answered is slower than it should be.
+      for (const late of job.attempts) late.exchange.cancel('timeout');
+    });
+  }
+
+  #askForList(known: ContentPeers, peer: Peer, segment: number): void {
+    known.learn(peer, segment, 'asking');
+    void this.#put(peer, blockListQuestion(known.content, segment), undefined, (blocks) => {
+      this.#observer({ type: 'peer_request', result: 'list' });
+      known.learn(peer, segment, blocks);
+    }).then((isAnswered) => {
+      if (!isAnswered) known.learn(peer, segment, undefined);
+      this.#pump();
+    });
+  }
+
+  /** Puts one question to one peer. @returns whether it was answered honestly; never rejects */
+  async #put<T>(peer: Peer, question: Question<T>, job: Job | undefined, take: (answer: T, attempt: Attempt) => void): Promise<boolean> {
+    peer.inFlight += 1;
+    const attempt: Attempt = {
+      peer,
+      exchange: this.#connections.post(peer.address, question.message, question.maxBytes),
+      startedAt: this.#clock.now(),
+      concurrency: peer.inFlight,
+      job,
+    };
+    this.#attempts.add(attempt);
+    job?.attempts.add(attempt);
+    try {
+      const answer = question.read(await attempt.exchange.answer);
+      this.#end(attempt);
+      take(answer, attempt);
+      return true;
+    } catch (error) {
+      this.#end(attempt);
+      this.#failed(peer, error);
+      return false;
+    } finally {
+      if (job !== undefined) {
+        // With nobody asked any more the job is next in line.
+        if (!job.isDone && job.attempts.size === 0) this.#waiting.unshift(job);
+        this.#pump();
+      }
+    }
+  }
+
+  #end(attempt: Attempt): void {
+    attempt.peer.inFlight -= 1;
+    this.#attempts.delete(attempt);
+    attempt.job?.attempts.delete(attempt);
+  }
+
+  #failed(peer: Peer, error: unknown): void {
+    const failure = error instanceof PeerError ? error.failure : 'failed';
+    if (failure === 'lied') this.#observer({ type: 'verification', source: 'peer', result: 'mismatch' });
+    this.#observer({ type: 'peer_request', result: failure });
+    if (!peer.failed(failure)) return;
+    this.#observer({ type: 'peer_banned' });
+    // What else it was asked is asked of others at once.
+    for (const attempt of this.#attempts) if (attempt.peer === peer) attempt.exchange.cancel('cancelled');
+  }
+
+  /** Somebody stops waiting. A peer that let a deadline pass has failed, one that had just been asked has not. */
+  #leave(job: Job, reason: unknown, reject: (reason: unknown) => void): void {
+    job.isDone = true;
+    const place = this.#waiting.indexOf(job);
+    if (place >= 0) this.#waiting.splice(place, 1);
+    const isLate = isPeerDistError(reason, 'ERR_PEERDIST_TIMEOUT');
+    for (const { exchange, startedAt } of job.attempts) {
+      const isOverdue = this.#clock.now() - startedAt > this.#patience.overdueMs;
+      exchange.cancel(isLate && isOverdue ? 'timeout' : 'cancelled');
+    }
+    reject(reason);
+  }
+
+  #sweepLater(): void {
+    if (this.#cancelSweep !== undefined || (this.#attempts.size === 0 && this.#waiting.length === 0)) return;
+    this.#cancelSweep = this.#clock.after(SWEEP_MS, () => {
+      this.#cancelSweep = undefined;
+      this.#sweep();
+      this.#pump();
+    });
+  }
+
+  /** The request timer, and second questions about blocks that are overdue: the reader stands still for them. */
+  #sweep(): void {
+    const now = this.#clock.now();
+    for (const { exchange, startedAt, job } of this.#attempts) {
+      const age = now - startedAt;
+      if (age >= this.#requestTimeoutMs) exchange.cancel('timeout');
+      else if (job?.attempts.size === 1 && age > this.#patience.overdueMs && this.#attempts.size < this.#maxInFlight) {
+        const second = this.#choose(job);
+        if (second !== undefined && second !== 'wait') this.#ask(job, second);
+      }
+    }
+  }
+}

@@ -1,0 +1,240 @@
+/** Serves blocks to peers (MS-PCCRR 3.2). Everything it can give away is in the block store; what it gives is encrypted. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { toHex } from '../bytes/index.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import { type CipherName, encryptBlock } from '../crypto/index.ts';
+import { isPeerDistError } from '../errors.ts';
+import { ignoreObservations, type Observer } from '../observer.ts';
+import {
+  decodeRequest,
+  encodeBlock,
+  encodeResponse,
+  encodeSegmentAges,
+  type GetBlockList,
+  type GetBlocks,
+  type GetSegmentList,
+  MAX_REQUEST_BYTES,
+  MAX_VERSION,
+  MIN_VERSION,
+  namedBlocks,
+  rangesOf,
+  RETRIEVAL_PATH,
+} from '../protocol/pccrr/index.ts';
+import { blockKey, type BlockStore, type HeldSegment } from '../stores/index.ts';
+
+export interface RetrievalServerOptions {
+  readonly store: BlockStore;
+  /** How blocks are encrypted. iPXE takes nothing that is not. @default 'aes-128', as Windows */
+  readonly cipher?: CipherName | undefined;
+  /** Answers under way at a time; further ones are empty (3.2.1). @default 64 */
+  readonly maxUploads?: number | undefined;
+  /** Milliseconds from the head of a request to the last byte of its answer (3.2.2). @default 15000 */
+  readonly uploadTimeoutMs?: number | undefined;
+  readonly observer?: Observer | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+interface Answer {
+  readonly pieces: readonly Uint8Array[];
+  readonly result: 'block' | 'list' | 'absent' | 'busy';
+  /** Of block data, encrypted. */
+  readonly bytes: number;
+}
+
+const NO_BYTES = new Uint8Array(0);
+
+/**
+ * The server role of the retrieval protocol, to be mounted on any HTTP server: call {@link handle} for each request. Who may connect at all
+ * and how many is the business of the HTTP server.
+ */
+export class RetrievalServer {
+  readonly #store: BlockStore;
+  readonly #cipher: CipherName;
+  readonly #maxUploads: number;
+  readonly #uploadTimeoutMs: number;
+  readonly #observer: Observer;
+  readonly #clock: Clock;
+  #uploads = 0;
+
+  constructor({
+    store,
+    cipher = 'aes-128',
+    maxUploads = 64,
+    uploadTimeoutMs = 15_000,
+    observer = ignoreObservations,
+    clock = systemClock,
+  }: RetrievalServerOptions) {
+    this.#store = store;
+    this.#cipher = cipher;
+    this.#maxUploads = maxUploads;
+    this.#uploadTimeoutMs = uploadTimeoutMs;
+    this.#observer = observer;
+    this.#clock = clock;
+  }
+
+  /** Answers a request to the well-known path. @returns false, and leaves the request alone, when it is to another */
+  handle(request: IncomingMessage, response: ServerResponse): boolean {
+    if (request.url?.toUpperCase() !== RETRIEVAL_PATH.toUpperCase()) return false;
+    const cancel = this.#clock.after(this.#uploadTimeoutMs, () => response.destroy());
+    let isActive = false;
+    response.once('close', () => {
+      cancel();
+      if (isActive) this.#uploads -= 1;
+      if (!response.writableFinished) this.#observer({ type: 'upload', result: 'aborted', bytes: 0 });
+    });
+    const announced = Number(request.headers['content-length'] ?? 0);
+    if (request.method !== 'POST') this.#refuse(request, response, 405);
+    else if (announced > MAX_REQUEST_BYTES) this.#refuse(request, response, 413);
+    else {
+      void this.#receive(request, response, (message) => {
+        isActive = this.#uploads < this.#maxUploads;
+        if (isActive) this.#uploads += 1;
+        return this.answer(message, !isActive);
+      });
+    }
+    return true;
+  }
+
+  /**
+   * The answer to one message, as it goes over the wire.
+   *
+   * @param isBusy answers as if nothing were held
+   * @throws {@link PeerDistError} `ERR_PEERDIST_MALFORMED_MESSAGE`: deserves no answer
+   */
+  async answer(message: Uint8Array, isBusy = false): Promise<Answer> {
+    const request = decodeRequest(message);
+    switch (request.type) {
+      case 'unknown-version':
+      case 'negotiation-request':
+        return this.#list(
+          encodeResponse({ type: 'negotiation-response', cipher: 'none', min: MIN_VERSION, max: MAX_VERSION }),
+        );
+      case 'get-block-list':
+        return this.#blockList(request, isBusy);
+      case 'get-blocks':
+        return this.#block(request, isBusy);
+      case 'get-segment-list':
+        return this.#segmentList(request, isBusy);
+    }
+  }
+
+  async #receive(
+    request: IncomingMessage,
+    response: ServerResponse,
+    answer: (message: Uint8Array) => Promise<Answer>,
+  ): Promise<void> {
+    try {
+      const message = await readBody(request, MAX_REQUEST_BYTES);
+      if (message === undefined) return this.#refuse(request, response, 413);
+      const { pieces, result, bytes } = await answer(message);
+      if (response.destroyed) return;
+      response.writeHead(200, {
+        'content-length': pieces.reduce((sum, piece) => sum + piece.byteLength, 0),
+        'content-type': 'application/octet-stream',
+      });
+      // One block is all that may wait for a slow reader; the upload timer ends its patience.
+      response.cork();
+      for (const piece of pieces) response.write(piece);
+      response.end();
+      this.#observer({ type: 'upload', result, bytes });
+    } catch (error) {
+      if (isPeerDistError(error, 'ERR_PEERDIST_MALFORMED_MESSAGE')) this.#refuse(request, response, 400);
+      else response.destroy();
+    }
+  }
+
+  #refuse(request: IncomingMessage, response: ServerResponse, status: number): void {
+    this.#observer({ type: 'upload', result: 'rejected', bytes: 0 });
+    request.resume();
+    response.writeHead(status, { 'content-length': 0, connection: 'close' }).end();
+  }
+
+  async #blockList({ segmentId, ranges }: GetBlockList, isBusy: boolean): Promise<Answer> {
+    const segment = isBusy ? undefined : await this.#segment(toHex(segmentId));
+    const named = namedBlocks(ranges);
+    const listed = (segment?.blocks ?? []).filter((index) => named[index] === true);
+    const last = listed.at(-1);
+    const message = encodeResponse({
+      type: 'block-list',
+      cipher: this.#cipher,
+      segmentId,
+      ranges: rangesOf(listed),
+      nextBlockIndex: last === undefined ? 0 : nextAfter(segment, last),
+    });
+    return this.#list(message, isBusy);
+  }
+
+  async #block({ segmentId, ranges }: GetBlocks, isBusy: boolean): Promise<Answer> {
+    const id = toHex(segmentId);
+    // The smallest one, whatever the order (3.2.5.3).
+    const blockIndex = ranges.reduce((least, { index, count }) => (count > 0 ? Math.min(least, index) : least), Infinity);
+    const segment = isBusy ? undefined : await this.#segment(id);
+    const block = segment?.blocks.includes(blockIndex) ? await this.#get(blockKey(id, blockIndex)) : undefined;
+    const place = {
+      type: 'block',
+      segmentId,
+      blockIndex: Number.isFinite(blockIndex) ? blockIndex : 0,
+      nextBlockIndex: nextAfter(segment, blockIndex),
+    } as const;
+    if (segment === undefined || block === undefined) {
+      const pieces = encodeBlock({ ...place, cipher: this.#cipher, iv: NO_BYTES });
+      return { pieces, result: isBusy ? 'busy' : 'absent', bytes: 0 };
+    }
+    const { pieces, iv } = encryptBlock(this.#cipher, segment.secret, block);
+    const bytes = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
+    return { pieces: encodeBlock({ ...place, cipher: this.#cipher, iv }, pieces), result: 'block', bytes };
+  }
+
+  async #segmentList({ requestId, segmentIds }: GetSegmentList, isBusy: boolean): Promise<Answer> {
+    const held: number[] = [];
+    const ages: { index: number; ageMs: number }[] = [];
+    for (const [position, segmentId] of segmentIds.entries()) {
+      const segment = isBusy ? undefined : await this.#segment(toHex(segmentId));
+      if (segment === undefined) continue;
+      held.push(position);
+      // Relative to the first one listed (2.2.5.4).
+      ages.push({ index: position - (held[0] as number), ageMs: this.#clock.now() - segment.since });
+    }
+    const blob = encodeSegmentAges(ages);
+    const ranges = rangesOf(held);
+    return this.#list(encodeResponse({ type: 'segment-list', cipher: this.#cipher, requestId, ranges, blob }), isBusy);
+  }
+
+  #list(message: Uint8Array, isBusy = false): Answer {
+    return { pieces: [message], result: isBusy ? 'busy' : 'list', bytes: 0 };
+  }
+
+  /** A store that fails is a store that has nothing. */
+  async #segment(segmentId: string): Promise<HeldSegment | undefined> {
+    try {
+      return await this.#store.segment(segmentId);
+    } catch {
+      return undefined;
+    }
+  }
+
+  async #get(key: string): Promise<Uint8Array | undefined> {
+    try {
+      return await this.#store.get(key);
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+/** First block held behind `blockIndex`; 0 = none. */
+function nextAfter(segment: HeldSegment | undefined, blockIndex: number): number {
+  return segment?.blocks.find((index) => index > blockIndex) ?? 0;
+}
+
+/** A body of at most that size; undefined where it is larger. */
+async function readBody(request: IncomingMessage, maxBytes: number): Promise<Uint8Array | undefined> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of request as AsyncIterable<Uint8Array>) {
+    bytes += chunk.byteLength;
+    if (bytes > maxBytes) return undefined;
+    chunks.push(chunk);
+  }
+  return chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
+}
