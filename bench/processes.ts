@@ -57,8 +57,16 @@ export async function startNode(script: string, ...args: readonly string[]): Pro
 
 export const startServer = (kind: string, ...args: readonly string[]): Promise<Running> =>
   startNode('./server.js', kind, ...args);
+/** A role of the command, without neighbours. */
 export const startCommand = (...args: readonly string[]): Promise<Running> =>
-  startNode('../plugins/standalone/main.js', ...args, '--listen', '127.0.0.1:0', '--no-admin');
+  startNode(
+    '../plugins/standalone/main.js',
+    ...args,
+    '--listen',
+    '127.0.0.1:0',
+    '--no-admin',
+    ...(args[0] === 'branch' ? ['--no-peers'] : []),
+  );
 
 /** nginx as an ordinary file server for the benchmark's directory. */
 export async function startNginx(): Promise<Running> {

@@ -3,6 +3,7 @@ import { benchApi } from './api.ts';
 import { benchCold, benchFirstByte, benchWarm } from './branch.ts';
 import { benchHashing } from './hashing.ts';
 import { benchMemory } from './memory.ts';
+import { benchPeers } from './peers.ts';
 import { benchReverse } from './reverse.ts';
 import { type Line, printReport } from './report.ts';
 
@@ -12,6 +13,7 @@ const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
   warm: benchWarm,
   cold: benchCold,
   'first-byte': benchFirstByte,
+  peers: benchPeers,
   api: benchApi,
   memory: benchMemory,
 };

@@ -2,7 +2,14 @@ import { nativeHashProvider } from './native.ts';
 import { nobleHashProvider } from './noble.ts';
 import type { HashProvider } from './types.ts';
 
-export { CIPHER_BLOCK_BYTES, type CipherName, decryptBlock, type Encrypted, encryptBlock, encryptedLength } from './cipher.ts';
+export {
+  CIPHER_BLOCK_BYTES,
+  type CipherName,
+  decryptBlock,
+  type Encrypted,
+  encryptBlock,
+  encryptedLength,
+} from './cipher.ts';
 export { type DigestName, type HashProvider, type IncrementalDigest } from './types.ts';
 export { nativeHashProvider, nobleHashProvider };
 

@@ -104,17 +104,17 @@ export class RetrievalServer {
   async answer(message: Uint8Array, isBusy = false): Promise<Answer> {
     const request = decodeRequest(message);
     switch (request.type) {
-      case 'unknown-version':
-      case 'negotiation-request':
-        return this.#list(
-          encodeResponse({ type: 'negotiation-response', cipher: 'none', min: MIN_VERSION, max: MAX_VERSION }),
-        );
       case 'get-block-list':
         return this.#blockList(request, isBusy);
       case 'get-blocks':
         return this.#block(request, isBusy);
       case 'get-segment-list':
         return this.#segmentList(request, isBusy);
+      default:
+        // A negotiation, asked for or due.
+        return this.#list(
+          encodeResponse({ type: 'negotiation-response', cipher: 'none', min: MIN_VERSION, max: MAX_VERSION }),
+        );
     }
   }
 
@@ -167,7 +167,10 @@ export class RetrievalServer {
   async #block({ segmentId, ranges }: GetBlocks, isBusy: boolean): Promise<Answer> {
     const id = toHex(segmentId);
     // The smallest one, whatever the order (3.2.5.3).
-    const blockIndex = ranges.reduce((least, { index, count }) => (count > 0 ? Math.min(least, index) : least), Infinity);
+    const blockIndex = ranges.reduce(
+      (least, { index, count }) => (count > 0 ? Math.min(least, index) : least),
+      Infinity,
+    );
     const segment = isBusy ? undefined : await this.#segment(id);
     const block = segment?.blocks.includes(blockIndex) ? await this.#get(blockKey(id, blockIndex)) : undefined;
     const place = {

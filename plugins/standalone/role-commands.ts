@@ -3,11 +3,13 @@ import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
 import { type Command, Option } from 'commander';
-import type { HashProvider } from '../../lib/crypto/index.ts';
+import type { CipherName, HashProvider } from '../../lib/crypto/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
 import type { V1AlgorithmName } from '../../lib/protocol/pccrc/index.ts';
 import { type HostTimeouts, parseOrigin, type TlsIdentity } from '../http-proxy/index.ts';
 import { type RoleOptions, startBranch, startReverse } from './roles.ts';
+import { collect, valued } from './option-parts.ts';
+import { addPeerOptions, neighbourhoodOptions, type PeerValues } from './peer-options.ts';
 import { addSecretOptions, randomSecret, readSecret, type SecretOptions } from './secret-options.ts';
 import type { Service } from './service.ts';
 import { formatListen, type ListenAddress, parseDuration, parseListen, parseNumber, parseSize } from './units.ts';
@@ -39,12 +41,17 @@ interface ReverseValues extends CommonValues, SecretOptions {
   readonly hashThreads: 0 | 1 | 2;
 }
 
-interface BranchValues extends CommonValues {
+interface BranchValues extends CommonValues, PeerValues {
   readonly cacheSize: number;
   readonly pendingSize: number;
   readonly contentInfo: 1 | 2;
   readonly allowDestination?: string[];
   readonly connectPort?: number[];
+  readonly peers: boolean;
+  readonly peerListen: ListenAddress;
+  readonly allowPeer?: string[];
+  readonly peerCipher: CipherName;
+  readonly maxUploads: number;
 }
 
 /** How a command that runs talks to its surroundings. */
@@ -124,7 +131,19 @@ export function addBranchCommand(program: Command, terminal: Terminal): void {
       'network, address or host:port that other machines may reach although it is local (repeatable)',
       collect,
     )
-    .option('--connect-port <port>', 'port CONNECT may reach (repeatable; default 443)', collectNumbers)
+    .option('--connect-port <port>', 'port CONNECT may reach (repeatable; default 443)', collectNumbers);
+  addPeerOptions(command)
+    .addOption(valued('--peer-listen <host:port>', 'where peers get blocks', parseListen, '[::]:8008'))
+    .option('--allow-peer <network>', "who may get blocks besides this machine's own subnets (repeatable)", collect)
+    .addOption(
+      new Option('--peer-cipher <name>', 'how blocks are encrypted for peers')
+        .choices(['none', 'aes-128', 'aes-192', 'aes-256'])
+        .default('aes-128'),
+    )
+    .addOption(
+      valued('--max-uploads <number>', 'blocks given at a time', parseNumber('--max-uploads', 1, 16_384), '64'),
+    )
+    .option('--no-peers', 'neither ask peers for blocks nor give them any')
     .action(async (values: BranchValues) => {
       await run(
         await startBranch({
@@ -135,6 +154,15 @@ export function addBranchCommand(program: Command, terminal: Terminal): void {
           maxContentInformationVersion: values.contentInfo,
           allowDestinations: values.allowDestination,
           connectPorts: values.connectPort,
+          neighbourhood: values.peers
+            ? {
+                ...neighbourhoodOptions(values, terminal.warn),
+                listen: values.peerListen,
+                allow: values.allowPeer,
+                cipher: values.peerCipher,
+                maxUploads: values.maxUploads,
+              }
+            : undefined,
         }),
         terminal,
       );
@@ -145,11 +173,6 @@ export function addBranchCommand(program: Command, terminal: Terminal): void {
 function originUrl(text: string): string {
   parseOrigin(text);
   return text;
-}
-
-/** An option whose help shows its default as one would type it; `none` is no limit. */
-function valued(flags: string, description: string, parse: (text: string) => unknown, text: string): Option {
-  return new Option(flags, description).argParser(parse).default(text === 'none' ? Infinity : parse(text), text);
 }
 
 function addCommonOptions(command: Command, listen: string, admin: string): Command {
@@ -240,12 +263,10 @@ async function run(service: Service, terminal: Terminal): Promise<void> {
   terminal.print(`listening on ${service.scheme}://${formatListen(service.address)}`);
   if (service.adminAddress !== undefined)
     terminal.print(`listening on http://${formatListen(service.adminAddress)} (admin)`);
+  if (service.peerAddress !== undefined)
+    terminal.print(`listening on http://${formatListen(service.peerAddress)} (peers)`);
   await terminal.stopRequested;
   await service.stop();
-}
-
-function collect(value: string, previous: string[] = []): string[] {
-  return [...previous, value];
 }
 
 function collectNumbers(value: string, previous: number[] = []): number[] {

@@ -9,6 +9,7 @@ import { createBlockCache } from '../block-cache/index.ts';
 import { createContentServer } from '../content-server/index.ts';
 import { createProxyServer, HttpProxyHost, type HttpProxyHostOptions, type TlsIdentity } from '../http-proxy/index.ts';
 import { createMetrics } from '../metrics/index.ts';
+import { joinNeighbourhood, type NeighbourhoodOptions } from './neighbourhood.ts';
 import { type Service, startService } from './service.ts';
 import type { ListenAddress } from './units.ts';
 
@@ -38,6 +39,8 @@ export interface BranchOptions extends RoleOptions {
   /** Bytes for plain bodies whose content information is not there yet. @default 256 MiB */
   readonly pendingBytes?: number | undefined;
   readonly maxContentInformationVersion?: 1 | 2 | undefined;
+  /** Undefined for a branch proxy that is alone. */
+  readonly neighbourhood?: NeighbourhoodOptions | undefined;
 }
 
 /** Head office: an origin's content as content information. */
@@ -71,10 +74,14 @@ export async function startReverse(options: ReverseOptions): Promise<Service> {
 export async function startBranch(options: BranchOptions): Promise<Service> {
   const metrics = createMetrics();
   const { observer } = metrics;
+  const blockStore = new MemoryBlockStore({ maxBytes: options.cacheBytes ?? 1024 * 1024 * 1024, observer });
+  const { neighbourhood } = options;
+  const neighbours = neighbourhood && (await joinNeighbourhood(neighbourhood, { store: blockStore, observer }));
   const peerdist = await PeerDist.open({
     components: {
       hashProvider: hashProvider(options.hashProvider ?? 'native'),
-      blockStore: new MemoryBlockStore({ maxBytes: options.cacheBytes ?? 1024 * 1024 * 1024, observer }),
+      blockStore,
+      sources: neighbours && [neighbours.source],
       observer,
     },
   });
@@ -90,5 +97,14 @@ export async function startBranch(options: BranchOptions): Promise<Service> {
     observer,
   });
   const host = new HttpProxyHost({ ...options, proxy: createProxyServer(), kit, observer });
-  return startService({ ...options, host, kit, peerdist, metrics });
+  const peers = neighbours?.server && neighbourhood?.listen;
+  return startService({
+    ...options,
+    host,
+    kit,
+    peerdist,
+    metrics,
+    peers: peers && { server: neighbours.server, listen: peers },
+    onStop: async () => neighbours?.close(),
+  });
 }

@@ -20,7 +20,9 @@ export interface ServiceParts {
   /** Undefined for none. */
   readonly admin: ListenAddress | undefined;
   readonly tls?: TlsIdentity | undefined;
-  /** Called last when the service stops. */
+  /** The listener for neighbours. */
+  readonly peers?: { readonly server: Server; readonly listen: ListenAddress } | undefined;
+  /** Called last when the service stops, also when it could not start. */
   readonly onStop?: (() => Promise<void> | undefined) | undefined;
 }
 
@@ -29,6 +31,7 @@ export interface Service {
   /** Where clients connect to; the port is real when 0 was asked for. */
   readonly address: ListenAddress;
   readonly adminAddress: ListenAddress | undefined;
+  readonly peerAddress: ListenAddress | undefined;
   readonly metrics: Metrics;
   readonly scheme: 'http' | 'https';
   /** Lets running exchanges end for up to `graceMs`, then cuts them. Never rejects. */
@@ -47,6 +50,7 @@ export async function startService({
   listen,
   admin,
   tls,
+  peers,
   onStop,
 }: ServiceParts): Promise<Service> {
   await kit.start();
@@ -67,7 +71,9 @@ export async function startService({
     const adminServer = createAdminServer(metrics);
     host.shelter(adminServer);
     const adminAddress = admin && (await open(adminServer, admin));
-    return { address, adminAddress, metrics, scheme: tls === undefined ? 'http' : 'https', stop };
+    if (peers !== undefined) host.shelter(peers.server);
+    const peerAddress = peers && (await open(peers.server, peers.listen));
+    return { address, adminAddress, peerAddress, metrics, scheme: tls === undefined ? 'http' : 'https', stop };
   } catch (error) {
     await stop(0);
     throw error;
@@ -77,7 +83,10 @@ export async function startService({
 function listenOn(server: Server, address: ListenAddress): Promise<ListenAddress> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
-      reject(
+      // Everywhere is everywhere, also where IPv6 is switched off.
+      if (address.host === '::' && (error.code === 'EAFNOSUPPORT' || error.code === 'EADDRNOTAVAIL'))
+        return resolve(listenOn(server, { ...address, host: '0.0.0.0' }));
+      return reject(
         new PeerDistError(
           'ERR_PEERDIST_INVALID_OPTION',
           `cannot listen on ${formatListen(address)}: ${reason(error)}`,
@@ -94,7 +103,8 @@ function listenOn(server: Server, address: ListenAddress): Promise<ListenAddress
 
 function reason({ code, message }: NodeJS.ErrnoException): string {
   if (code === 'EADDRINUSE') return 'the port is in use';
-  if (code === 'EACCES') return 'no permission for this port';
+  if (code === 'EACCES')
+    return 'no permission for this port (below 1024 it takes root, or sysctl net.ipv4.ip_unprivileged_port_start=80)';
   if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return 'this machine has no such address';
   return code ?? message;
 }

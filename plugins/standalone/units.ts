@@ -1,6 +1,7 @@
 /** Values as people write them on a command line. Each parser throws an error whose message is a whole, clear line. */
 import { isIP } from 'node:net';
 import { PeerDistError } from '../../lib/errors.ts';
+import { RETRIEVAL_PORT } from '../../lib/protocol/pccrr/index.ts';
 
 function invalid(message: string): PeerDistError {
   return new PeerDistError('ERR_PEERDIST_INVALID_OPTION', message);
@@ -49,6 +50,14 @@ export function parseListen(text: string): ListenAddress {
   const port = Number(match?.[2]);
   if (match === null || port > 65_535) throw invalid(`not an address like 127.0.0.1:8080: ${text}`);
   return { host: (match[1] ?? '').replace(/^\[|\]$/g, '') || '127.0.0.1', port };
+}
+
+/** `HOST`, `HOST:PORT`, `[::1]:PORT`: where a peer listens; port 80 unless given, as with Windows. */
+export function parsePeer(text: string): ListenAddress {
+  const match = /^(?:\[([^\]]+)\]|([^:\s[\]]+))(?::(\d{1,5}))?$/.exec(text);
+  const port = Number(match?.[3] ?? RETRIEVAL_PORT);
+  if (match === null || port < 1 || port > 65_535) throw invalid(`not a peer like 10.0.0.7 or 10.0.0.7:8008: ${text}`);
+  return { host: (match[1] ?? match[2]) as string, port };
 }
 
 export function formatListen({ host, port }: ListenAddress): string {

@@ -94,6 +94,7 @@ const NOTHING: BlockStore = {
   set: () => {},
   label: () => {},
   delete: () => {},
+  segment: () => undefined,
   flush: () => {},
   bytes: 0,
 };
@@ -643,7 +644,7 @@ await t.test('a stream reads any range, from the store and from the origin', asy
         ];
         const range = { offset: from, length: to - from };
         const origin = new ScriptedOrigin(BODY, { chunkBytes: 20_000 });
-        const sources = { store: 0, origin: 0 };
+        const sources = { store: 0, peer: 0, origin: 0 };
         const { bytes, error } = await read(handle, {
           range,
           lookAheadBytes,

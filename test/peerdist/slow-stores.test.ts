@@ -18,6 +18,7 @@ function behind(gate: () => Promise<void>): BlockStore {
     set: (key, block, label) => memory.set(key, block, label),
     label: (key, label) => memory.label(key, label),
     delete: (key) => memory.delete(key),
+    segment: (id) => memory.segment(id),
     flush: (label) => memory.flush(label),
     bytes: 0,
   };

@@ -8,11 +8,18 @@ import { seededBytes } from '../support/random.ts';
 
 /** Every series but the histogram's, as README promises them. */
 const SERIES: Readonly<Record<string, readonly [label: string, values: readonly string[]] | null>> = {
-  peerdist_delivered_bytes_total: ['source', ['store', 'origin']],
+  peerdist_delivered_bytes_total: ['source', ['store', 'peer', 'origin']],
   peerdist_wan_bytes_total: ['kind', ['content_information', 'missing_data', 'plain']],
   peerdist_hashed_bytes_total: null,
   peerdist_publications_total: ['result', ['completed', 'aborted', 'too_large', 'failed']],
-  peerdist_block_verifications_total: ['result', ['match', 'mismatch']],
+  peerdist_peer_requests_total: ['result', ['block', 'list', 'absent', 'timeout', 'failed', 'lied', 'cancelled']],
+  peerdist_peer_bans_total: null,
+  peerdist_uploads_total: ['result', ['block', 'list', 'absent', 'busy', 'rejected', 'aborted']],
+  peerdist_uploaded_bytes_total: null,
+  peerdist_discovery_messages_total: [
+    'message',
+    ['probe_sent', 'probe_received', 'match_sent', 'match_received', 'dropped'],
+  ],
   peerdist_lookups_total: ['result', ['hit', 'stale', 'miss', 'bypass']],
   peerdist_content_information_total: ['result', ['sent', 'received', 'rejected']],
   peerdist_evictions_total: ['store', ['block', 'content_information']],
@@ -23,6 +30,10 @@ const SERIES: Readonly<Record<string, readonly [label: string, values: readonly 
   peerdist_plugin_failures_total: null,
   peerdist_exchanges_total: ['status', ['1xx', '2xx', '3xx', '4xx', '5xx']],
 };
+/** The series with two labels. */
+const VERIFICATIONS = 'peerdist_block_verifications_total';
+const VERIFIED = ['peer', 'origin', 'added'] as const;
+const RESULTS = ['match', 'mismatch'] as const;
 const HISTOGRAM = 'peerdist_exchange_duration_seconds';
 
 /** Samples of the text format by their whole name, labels included. Throws at a line that is none. */
@@ -42,14 +53,15 @@ async function samples(metrics: Metrics): Promise<Map<string, number>> {
 const names = (entries: ReadonlyMap<string, number>): string[] =>
   [...entries.keys()].filter((name) => !name.startsWith(HISTOGRAM)).toSorted();
 
-const EXPECTED = Object.entries(SERIES)
-  .flatMap(([name, labels]) =>
+const EXPECTED = [
+  ...Object.entries(SERIES).flatMap(([name, labels]) =>
     labels === null ? [name] : labels[1].map((value) => `${name}{${labels[0]}="${value}"}`),
-  )
-  .toSorted();
+  ),
+  ...VERIFIED.flatMap((source) => RESULTS.map((result) => `${VERIFICATIONS}{source="${source}",result="${result}"}`)),
+].toSorted();
 
 const EVERY: readonly Observation[] = [
-  ...(['store', 'origin'] as const).map((source) => ({ type: 'delivered', source, bytes: 100 }) as const),
+  ...(['store', 'peer', 'origin'] as const).map((source) => ({ type: 'delivered', source, bytes: 100 }) as const),
   ...(['content_information', 'missing_data', 'plain'] as const).map(
     (kind) => ({ type: 'wan', kind, bytes: 30 }) as const,
   ),
@@ -57,7 +69,17 @@ const EVERY: readonly Observation[] = [
   ...(['completed', 'aborted', 'too_large', 'failed'] as const).map(
     (result) => ({ type: 'publication', result }) as const,
   ),
-  ...(['match', 'mismatch'] as const).map((result) => ({ type: 'verification', result }) as const),
+  ...VERIFIED.flatMap((source) => RESULTS.map((result) => ({ type: 'verification', source, result }) as const)),
+  ...(['block', 'list', 'absent', 'timeout', 'failed', 'lied', 'cancelled'] as const).map(
+    (result) => ({ type: 'peer_request', result }) as const,
+  ),
+  { type: 'peer_banned' },
+  ...(['block', 'list', 'absent', 'busy', 'rejected', 'aborted'] as const).map(
+    (result) => ({ type: 'upload', result, bytes: result === 'block' ? 19 : 0 }) as const,
+  ),
+  ...(['probe_sent', 'probe_received', 'match_sent', 'match_received', 'dropped'] as const).map(
+    (message) => ({ type: 'discovery', message }) as const,
+  ),
   ...(['hit', 'stale', 'miss', 'bypass'] as const).map((result) => ({ type: 'lookup', result }) as const),
   ...(['sent', 'received', 'rejected'] as const).map((result) => ({ type: 'content_information', result }) as const),
   ...(['block', 'content_information'] as const).flatMap((store) => [
@@ -85,7 +107,7 @@ await t.test('every metric exists before any traffic, at zero', async (test) => 
 await t.test('names, units, types and help', async (test) => {
   const { text, contentType } = await createMetrics().exposition();
   test.match(contentType, /^text\/plain; version=0\.0\.4; charset=utf-8$/);
-  for (const name of [...Object.keys(SERIES), HISTOGRAM]) {
+  for (const name of [...Object.keys(SERIES), VERIFICATIONS, HISTOGRAM]) {
     const help = new RegExp(`^# HELP ${name} (.+)$`, 'm').exec(text)?.[1] ?? '';
     test.ok(help.length > 10 && help.endsWith('.'), `${name}: ${help}`);
     const type = new RegExp(`^# TYPE ${name} (.+)$`, 'm').exec(text)?.[1];
@@ -103,11 +125,14 @@ await t.test('each observation moves its own series and no other', async (test) 
     const metrics = createMetrics();
     metrics.observer(observation);
     const moved = [...(await samples(metrics))].filter(([name, value]) => value !== 0 && !name.startsWith(HISTOGRAM));
-    const word = Object.entries(observation).find(([name]) => /^(?:source|kind|result|store)$/.test(name))?.[1] as
-      string | undefined;
-    const wanted = observation.type === 'eviction' ? 2 : 1;
-    test.equal(moved.length, wanted, JSON.stringify(observation));
-    if (word !== undefined) test.ok(moved.every(([name]) => name.includes(`"${word}"`)));
+    const word = Object.entries(observation).find(([name]) =>
+      /^(?:source|kind|result|store|message)$/.test(name),
+    )?.[1] as string | undefined;
+    const isTwofold = observation.type === 'eviction' || (observation.type === 'upload' && observation.bytes > 0);
+    test.equal(moved.length, isTwofold ? 2 : 1, JSON.stringify(observation));
+    if (word !== undefined && observation.type === 'upload')
+      test.ok(moved.some(([name]) => name.includes(`"${word}"`)));
+    else if (word !== undefined) test.ok(moved.every(([name]) => name.includes(`"${word}"`)));
     if ('bytes' in observation) test.ok(moved.some(([, value]) => value === observation.bytes));
   }
 });
@@ -186,7 +211,7 @@ await t.test('what they say of a download is what the wire carried', async (test
   test.equal(metrics.savedBytes(), delivered - wan);
   test.ok(metrics.savedBytes() > 0);
   test.equal(found.get('peerdist_lookups_total{result="hit"}'), 3);
-  test.equal(found.get('peerdist_block_verifications_total{result="mismatch"}') ?? 0, 0);
+  test.equal(found.get('peerdist_block_verifications_total{source="origin",result="mismatch"}'), 0);
   test.equal(found.get('peerdist_store_bytes{store="block"}'), branch.blockStore.bytes);
   const office = createMetrics();
   for (const observation of reverse.observations.all) office.observer(observation);

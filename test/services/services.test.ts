@@ -611,6 +611,7 @@ await t.test('a store that fails is a store that forgets', async (test) => {
     set: () => {},
     label: () => {},
     delete: () => {},
+    segment: () => undefined,
     flush: () => {},
     bytes: 0,
   };
@@ -620,7 +621,16 @@ await t.test('a store that fails is a store that forgets', async (test) => {
     'set throws': { ...forgetful, set: fail },
     'set rejects': { ...forgetful, set: reject },
     'set never ends': { ...forgetful, set: () => new Promise(() => {}) },
-    'everything throws': { get: fail, has: fail, set: fail, label: fail, delete: fail, flush: fail, bytes: 0 },
+    'everything throws': {
+      get: fail,
+      has: fail,
+      set: fail,
+      segment: fail,
+      label: fail,
+      delete: fail,
+      flush: fail,
+      bytes: 0,
+    },
   };
   for (const [name, store] of Object.entries(broken)) {
     for (const persist of [true, false]) {

@@ -55,11 +55,7 @@ const MAX_MATCHES = 16;
 const MAX_ADDRESSES = 16;
 
 /** Encodes one match. iPXE finds `<wsd:Scopes>`, `<wsd:XAddrs>` and `<PeerDist:BlockCount>` as text: these very prefixes, no attributes. */
-export function encodeProbeMatches(
-  sender: Sender,
-  relatesTo: string,
-  { addresses, holdings }: ProbeMatch,
-): Uint8Array {
+export function encodeProbeMatches(sender: Sender, relatesTo: string, { addresses, holdings }: ProbeMatch): Uint8Array {
   const { version } = holdings;
   const scopes =
     holdings.version === 1

@@ -167,7 +167,8 @@ function readSegmentId(reader: ByteReader): Uint8Array {
 function readSegmentIds(reader: ByteReader): Uint8Array[] {
   const count = reader.u32();
   // Microsoft's tests want a request without any refused.
-  if (count === 0 || count > reader.left / 8) throw malformed('fewer segments than announced', '2.2.4.4', { actual: count });
+  if (count === 0 || count > reader.left / 8)
+    throw malformed('fewer segments than announced', '2.2.4.4', { actual: count });
   return Array.from({ length: count }, () => readSegmentId(reader));
 }
 

@@ -86,7 +86,7 @@ function requestBodyBytes(message: RequestMessage): number {
       return sizedBytes(message.segmentId.byteLength) + rangesBytes(message.ranges);
     case 'get-blocks':
       return sizedBytes(message.segmentId.byteLength) + rangesBytes(message.ranges) + 4;
-    case 'get-segment-list':
+    default:
       return (
         REQUEST_ID_BYTES +
         4 +
@@ -103,7 +103,7 @@ function responseBodyBytes(message: Exclude<ResponseMessage, BlockMessage>): num
       return 8;
     case 'block-list':
       return sizedBytes(message.segmentId.byteLength) + rangesBytes(message.ranges) + 4;
-    case 'segment-list':
+    default:
       return REQUEST_ID_BYTES + rangesBytes(message.ranges) + 4 + message.blob.byteLength;
   }
 }

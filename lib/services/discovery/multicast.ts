@@ -94,7 +94,11 @@ export class MulticastSockets {
     port: number,
     address?: string,
   ): Promise<Socket> {
-    const socket = createSocket({ type: family === 4 ? 'udp4' : 'udp6', reuseAddr: port !== 0, ipv6Only: family === 6 });
+    const socket = createSocket({
+      type: family === 4 ? 'udp4' : 'udp6',
+      reuseAddr: port !== 0,
+      ipv6Only: family === 6,
+    });
     socket.bind(port, address);
     await once(socket, 'listening');
     // From now on an error is one datagram that could not be sent.

@@ -2,12 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../clock.ts';
 import type { Observer } from '../../observer.ts';
-import {
-  encodeProbeMatches,
-  MAX_BACK_OFF_MS,
-  type Probe,
-  type ProbeMatch,
-} from '../../protocol/pccrd/index.ts';
+import { encodeProbeMatches, MAX_BACK_OFF_MS, type Probe, type ProbeMatch } from '../../protocol/pccrd/index.ts';
 import type { BlockStore, HeldSegment } from '../../stores/index.ts';
 import type { Arrival } from './multicast.ts';
 import { RateLimiter } from './rate-limiter.ts';
@@ -78,7 +73,8 @@ export class Responder {
 
   async #heldOf({ segmentIds }: Probe): Promise<(HeldSegment | undefined)[]> {
     const held: (HeldSegment | undefined)[] = [];
-    for (const segmentId of segmentIds) held.push(this.#staysSilent(segmentId) ? undefined : await this.#find(segmentId));
+    for (const segmentId of segmentIds)
+      held.push(this.#staysSilent(segmentId) ? undefined : await this.#find(segmentId));
     return held;
   }
 

@@ -26,10 +26,15 @@ export class PeerError extends PeerDistError {
 
 /** Milliseconds an idle connection to a peer is kept; less than common servers do. Policy, not protocol. */
 const IDLE_CONNECTION_MS = 4_000;
+/** Bytes of one piece of memory for answers: the largest version 2 segment, encrypted, with its message. */
+const SCRATCH_BYTES = 132 * 1024;
+/** Pieces kept for the next answers. Policy, not protocol. */
+const MAX_SCRATCH = 32;
 
 /** Connections to peers, kept alive between questions. */
 export class PeerConnections {
   readonly #agent: Agent;
+  readonly #scratch = new Scratch();
 
   /** @param maxSockets connections to one peer */
   constructor(maxSockets: number) {
@@ -59,7 +64,7 @@ export class PeerConnections {
         });
         current.once('response', (response) => {
           hasAnswered = true;
-          readAnswer(response, maxBytes).then(resolve, (error: unknown) => reject(ended ?? error));
+          readAnswer(response, maxBytes, this.#scratch).then(resolve, (error: unknown) => reject(ended ?? error));
         });
         current.on('error', (error) => {
           if (ended !== undefined) return reject(ended);
@@ -80,31 +85,55 @@ export class PeerConnections {
     };
   }
 
+  /** Gives the memory of an answer back, of which nothing is used any more. */
+  release(answer: Uint8Array): void {
+    this.#scratch.give(answer);
+  }
+
   close(): void {
     this.#agent.destroy();
   }
 }
 
-function readAnswer(response: IncomingMessage, maxBytes: number): Promise<Uint8Array> {
+function readAnswer(response: IncomingMessage, maxBytes: number, scratch: Scratch): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
+    let isOver = false;
     const fail = (failure: PeerFailure, message: string, cause?: unknown): void => {
+      if (isOver) return;
+      isOver = true;
       reject(new PeerError(failure, message, cause));
       response.destroy();
     };
     if (response.statusCode !== 200) return fail('failed', `the peer answered ${response.statusCode}`);
     const announced = Number(response.headers['content-length'] ?? maxBytes);
     if (!(announced <= maxBytes)) return fail('lied', 'the peer announced too much');
-    // Its own memory: a block without a cipher is going to stay a view of it.
-    const bytes = Buffer.allocUnsafeSlow(announced);
+    const bytes = scratch.take(announced);
     let length = 0;
     response.on('data', (chunk: Uint8Array) => {
       if (length + chunk.byteLength > announced) return fail('lied', 'the peer sent too much');
       bytes.set(chunk, length);
       length += chunk.byteLength;
     });
-    response.once('end', () => resolve(bytes.subarray(0, length)));
+    response.once('end', () => {
+      isOver = true;
+      resolve(bytes.subarray(0, length));
+    });
     response.once('error', (error) => fail('failed', 'the peer broke off', error));
     response.once('close', () => fail('failed', 'the peer broke off'));
     return undefined;
   });
+}
+
+/** Memory for answers, used again: they come by the thousand and live for a moment. */
+class Scratch {
+  readonly #free: ArrayBuffer[] = [];
+
+  take(length: number): Uint8Array {
+    if (length > SCRATCH_BYTES) return Buffer.allocUnsafeSlow(length);
+    return new Uint8Array(this.#free.pop() ?? new ArrayBuffer(SCRATCH_BYTES), 0, length);
+  }
+
+  give({ buffer }: Uint8Array): void {
+    if (buffer.byteLength === SCRATCH_BYTES && this.#free.length < MAX_SCRATCH) this.#free.push(buffer as ArrayBuffer);
+  }
 }

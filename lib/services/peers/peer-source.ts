@@ -193,7 +193,8 @@ export class PeerSource implements BlockSource {
     let mayCome = false;
     for (const peer of candidates) {
       if (peer.isBanned || job.tried.includes(peer) || known.isLeftAlone(peer)) continue;
-      const paysList = known.content.information.version === 1 && job.wantedBlocks >= LIST_BLOCKS && !complete.has(peer);
+      const paysList =
+        known.content.information.version === 1 && job.wantedBlocks >= LIST_BLOCKS && !complete.has(peer);
       const holds = paysList ? known.holds(peer, block.segment, block.blockIndex) : 'yes';
       if (holds === 'no') continue;
       if (holds === 'unknown' && peer.isFree && this.#attempts.size < this.#maxInFlight)
@@ -243,7 +244,12 @@ export class PeerSource implements BlockSource {
   }
 
   /** Puts one question to one peer. @returns whether it was answered honestly; never rejects */
-  async #put<T>(peer: Peer, question: Question<T>, job: Job | undefined, take: (answer: T, attempt: Attempt) => void): Promise<boolean> {
+  async #put<T>(
+    peer: Peer,
+    question: Question<T>,
+    job: Job | undefined,
+    take: (answer: T, attempt: Attempt) => void,
+  ): Promise<boolean> {
     peer.inFlight += 1;
     const attempt: Attempt = {
       peer,
@@ -255,7 +261,10 @@ export class PeerSource implements BlockSource {
     this.#attempts.add(attempt);
     job?.attempts.add(attempt);
     try {
-      const answer = question.read(await attempt.exchange.answer);
+      const message = await attempt.exchange.answer;
+      const answer = question.read(message);
+      // Without a cipher the block is a view of its message.
+      if (!(answer instanceof Uint8Array && answer.buffer === message.buffer)) this.#connections.release(message);
       this.#end(attempt);
       take(answer, attempt);
       return true;

@@ -53,7 +53,8 @@ export class Peer {
    */
   answered(ms: number, concurrency: number, maxWindow: number): void {
     const serviceMs = ms / concurrency;
-    this.#serviceMs = this.#serviceMs === undefined ? serviceMs : this.#serviceMs + WEIGHT * (serviceMs - this.#serviceMs);
+    this.#serviceMs =
+      this.#serviceMs === undefined ? serviceMs : this.#serviceMs + WEIGHT * (serviceMs - this.#serviceMs);
     this.#window = Math.min(maxWindow, this.#window + 1);
     this.#strikes = 0;
     if (this.#clock.now() - this.#bannedUntil > MAX_BAN_MS) this.#bans = 0;

@@ -85,4 +85,3 @@ function readResponse(answer: Uint8Array): ResponseMessage {
 function lie(message: string, cause?: unknown): PeerError {
   return new PeerError('lied', message, cause);
 }
-

@@ -1,0 +1,84 @@
+/** A branch among its neighbours: whom it asks for blocks, and how it gives them its own. */
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { CipherName } from '../../lib/crypto/index.ts';
+import { isPeerDistError } from '../../lib/errors.ts';
+import type { Observer } from '../../lib/observer.ts';
+import type { PeerAddress } from '../../lib/protocol/pccrd/index.ts';
+import {
+  createRetrievalHttpServer,
+  Discovery,
+  type DiscoveryOptions,
+  isNeighbour,
+  PeerSource,
+  RetrievalServer,
+} from '../../lib/services/index.ts';
+import type { BlockStore } from '../../lib/stores/index.ts';
+import { networkSet, plainAddress } from '../http-proxy/index.ts';
+import type { ListenAddress } from './units.ts';
+
+export interface NeighbourhoodOptions {
+  /** Where neighbours get blocks; undefined gives them none. */
+  readonly listen: ListenAddress | undefined;
+  /** Networks that may connect besides this machine's own subnets. */
+  readonly allow?: readonly string[] | undefined;
+  /** Peers that are asked about everything. */
+  readonly peers?: readonly PeerAddress[] | undefined;
+  /** Undefined neither asks the LAN nor answers it. */
+  readonly discovery?: Pick<DiscoveryOptions, 'interfaces' | 'port'> | undefined;
+  /** @default 'aes-128' */
+  readonly cipher?: CipherName | undefined;
+  /** @default 64 */
+  readonly maxUploads?: number | undefined;
+  /** Told in a line what does not work, where the branch can do without. */
+  readonly warn?: ((line: string) => void) | undefined;
+}
+
+export interface Neighbourhood {
+  readonly source: PeerSource;
+  /** Not listening yet; undefined when neighbours get nothing. */
+  readonly server: Server | undefined;
+  close(): void;
+}
+
+/** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for an interface that is none or of no use, or a network that is none */
+export async function joinNeighbourhood(
+  { listen, allow = [], peers, discovery: finding, cipher, maxUploads, warn = () => {} }: NeighbourhoodOptions,
+  { store, observer }: { readonly store: BlockStore; readonly observer: Observer },
+): Promise<Neighbourhood> {
+  const allowed = networkSet(allow);
+  const retrieval = new RetrievalServer({ store, cipher, maxUploads, observer });
+  const server =
+    listen &&
+    createRetrievalHttpServer(retrieval, { isAllowed: (address) => allowed.has(address) || isNeighbour(address) });
+  const portOn = (address: string): number | undefined => server && portOf(server, address);
+  const discovery = finding && (await discover({ ...finding, store, portOn, observer }, warn));
+  const source = new PeerSource({ peers, finder: discovery, observer });
+  return {
+    source,
+    server,
+    close() {
+      discovery?.close();
+      source.close();
+    },
+  };
+}
+
+/** Without a LAN there is nobody to find; only who asked for certain interfaces has to hear of it as an error. */
+async function discover(options: DiscoveryOptions, warn: (line: string) => void): Promise<Discovery | undefined> {
+  try {
+    return await Discovery.open(options);
+  } catch (error) {
+    if (options.interfaces !== undefined || !isPeerDistError(error)) throw error;
+    warn(`going on without peer discovery: ${error.message}`);
+    return undefined;
+  }
+}
+
+/** The server's port, if it can be reached at that address of this machine. */
+function portOf(server: Server, address: string): number | undefined {
+  if (!server.listening) return undefined;
+  const own = server.address() as AddressInfo;
+  const isEverywhere = own.address === '::' || (own.address === '0.0.0.0' && !address.includes(':'));
+  return isEverywhere || plainAddress(own.address) === address ? own.port : undefined;
+}

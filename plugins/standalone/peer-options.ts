@@ -1,0 +1,46 @@
+/** The options of every command that asks peers for blocks. */
+import type { Command } from 'commander';
+import type { PeerAddress } from '../../lib/protocol/pccrd/index.ts';
+import type { NeighbourhoodOptions } from './neighbourhood.ts';
+import { collect, valued } from './option-parts.ts';
+import { parseNumber, parsePeer } from './units.ts';
+
+export interface PeerValues {
+  readonly peer?: string[];
+  readonly discovery: boolean;
+  readonly discoveryInterface?: string[];
+  readonly discoveryPort: number;
+}
+
+export function addPeerOptions(command: Command): Command {
+  return command
+    .option('--peer <host:port>', 'a peer to ask about everything; port 80 unless given (repeatable)', collect)
+    .option('--no-discovery', 'neither look for peers on the LAN nor be found by them')
+    .option(
+      '--discovery-interface <name>',
+      'network interface to look on (repeatable; default all but loopback)',
+      collect,
+    )
+    .addOption(
+      valued(
+        '--discovery-port <number>',
+        'UDP port of discovery; Windows and iPXE know only this one',
+        parseNumber('--discovery-port', 1, 65_535),
+        '3702',
+      ),
+    );
+}
+
+/** A neighbourhood to ask; it gives nothing. */
+export function neighbourhoodOptions(values: PeerValues, warn: (line: string) => void): NeighbourhoodOptions {
+  const peers = values.peer?.map((text): PeerAddress => {
+    const { host, port } = parsePeer(text);
+    return { address: host, port };
+  });
+  return {
+    listen: undefined,
+    peers,
+    discovery: values.discovery ? { interfaces: values.discoveryInterface, port: values.discoveryPort } : undefined,
+    warn,
+  };
+}
