@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { Observation, Observer } from '../../lib/observer.ts';
+import type { BlockOrigin, Observation, Observer } from '../../lib/observer.ts';
 
 export interface Metrics {
   readonly registry: Registry;
@@ -9,6 +9,8 @@ export interface Metrics {
   readonly observer: Observer;
   /** Bytes clients got minus bytes the WAN carried for them. Negative while a cold cache still costs more than it saves. */
   readonly savedBytes: () => number;
+  /** Bytes handed to clients so far, by where they came from. */
+  readonly delivered: () => Readonly<Record<BlockOrigin, number>>;
 }
 
 /** Seconds; the longest exchanges are downloads. */
@@ -210,5 +212,10 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
     observer,
     exposition: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
     savedBytes: () => saved,
+    delivered: () => ({
+      store: delivered.store.value,
+      peer: delivered.peer.value,
+      origin: delivered.origin.value,
+    }),
   };
 }

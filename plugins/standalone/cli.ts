@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { isPeerDistError } from '../../lib/errors.ts';
 import { runDemo } from './demo/demo.ts';
 import { addHashCommand, addInspectCommand } from './file-commands.ts';
+import { addGetCommand, addProbeCommand } from './peer-commands.ts';
 import { addBranchCommand, addReverseCommand, type Terminal } from './role-commands.ts';
 
 /**
@@ -33,11 +34,16 @@ export async function runCommand(args: readonly string[], terminal: Terminal): P
   addBranchCommand(program, terminal);
   addHashCommand(program, terminal);
   addInspectCommand(program, terminal);
+  const exit = (code: number): void => {
+    exitCode = code;
+  };
+  addProbeCommand(program, terminal, exit);
+  addGetCommand(program, terminal, exit);
   program
     .command('demo')
-    .description('the whole job on this machine: origin, head office, a slow WAN, branch, client')
+    .description('the whole job on this machine: origin, head office, a slow WAN, two branch proxies, client')
     .action(async () => {
-      exitCode = (await runDemo(terminal)) ? 0 : 1;
+      exit((await runDemo(terminal)) ? 0 : 1);
     });
   try {
     await program.parseAsync([...args], { from: 'user' });

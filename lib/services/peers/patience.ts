@@ -1,29 +1,30 @@
 /** Least time the neighbours get for a block, milliseconds. Policy, not protocol. */
-const MIN_DEADLINE_MS = 250;
+const MIN_DEADLINE_MS = 400;
 /** Most time, whatever a slow reader could wait. Policy, not protocol. */
 const MAX_DEADLINE_MS = 5_000;
 /** A block is never overdue before, milliseconds. Policy, not protocol. */
 const MIN_OVERDUE_MS = 75;
-/** A block is overdue when it takes so many times as long as blocks have taken lately. Policy, not protocol. */
-const OVERDUE_FACTOR = 3;
-/** Weight of the newest block. Policy, not protocol. */
-const WEIGHT = 0.1;
+/** Believed of neighbours nobody has read from yet, milliseconds: connections have to be made first. Policy, not protocol. */
+const FIRST_GUESS_MS = 100;
 
 /**
  * How long to wait for the neighbours. Blocks from a slow LAN or out of a long queue take long and are still better than the WAN, so everything
- * is measured against what blocks have taken lately, from being wanted to being here.
+ * is measured against what blocks have taken lately, from being wanted to being here: mean and deviation, as TCP does it (RFC 6298).
  */
 export class Patience {
-  #typicalMs = 20;
+  #meanMs = FIRST_GUESS_MS;
+  #deviationMs = FIRST_GUESS_MS / 2;
 
   /** A block came after that time. */
   note(ms: number): void {
-    this.#typicalMs += WEIGHT * (ms - this.#typicalMs);
+    const error = ms - this.#meanMs;
+    this.#deviationMs += (Math.abs(error) - this.#deviationMs) / 4;
+    this.#meanMs += error / 8;
   }
 
   /** Milliseconds after which a second peer is asked for the same block. */
   get overdueMs(): number {
-    return Math.max(MIN_OVERDUE_MS, OVERDUE_FACTOR * this.#typicalMs);
+    return Math.max(MIN_OVERDUE_MS, this.#meanMs + 4 * this.#deviationMs);
   }
 
   /**

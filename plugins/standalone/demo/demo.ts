@@ -6,9 +6,10 @@ import type { AddressInfo } from 'node:net';
 import { SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import { parseRange, resolveRanges } from '../../../lib/http/index.ts';
-import { startBranch, startReverse } from '../roles.ts';
+import { startReverse } from '../roles.ts';
 import { randomSecret } from '../secret-options.ts';
 import { formatBytes, formatListen } from '../units.ts';
+import { startTwoBranches } from './branches.ts';
 import { type Download, ProxyClient } from './client.ts';
 import { WanLink } from './wan-link.ts';
 
@@ -36,18 +37,27 @@ export async function runDemo({ print }: { readonly print: (line: string) => voi
   });
   const wan = new WanLink({ target: reverse.address, bitsPerSecond: 100e6, roundTripMs: 40 });
   await listen(wan.server);
-  const branch = await startBranch({ listen: LOOPBACK, admin: undefined });
+  const { branches, areFound } = await startTwoBranches();
   const url = `http://127.0.0.1:${port(wan.server)}/download.bin`;
-  const client = new ProxyClient(branch.address, url, file);
+  const [client, neighbour] = branches.map(({ address }) => new ProxyClient(address, url, file)) as [
+    ProxyClient,
+    ProxyClient,
+  ];
   print(
-    `A client in a branch office downloads ${name} (${formatBytes(file.byteLength)}) from head office over a WAN line`,
+    `Clients in a branch office download ${name} (${formatBytes(file.byteLength)}) from head office over a WAN line`,
   );
-  print('of 100 Mbit/s and 40 ms. Head office describes the file by hashes; the branch keeps its blocks.');
+  print('of 100 Mbit/s and 40 ms. Head office describes the file by hashes; a branch proxy keeps its blocks and gives');
+  print(`them to the other one on the same LAN, which ${areFound ? 'finds it by multicast' : 'was told of it'}.`);
   print('');
   print(`  origin       http://127.0.0.1:${port(origin)}        the web server, knows nothing of this`);
   print(`  head office  http://${formatListen(reverse.address)}        peerdist reverse`);
   print(`  WAN line     http://127.0.0.1:${port(wan.server)}        100 Mbit/s, 40 ms, every byte counted`);
-  print(`  branch       http://${formatListen(branch.address)}        peerdist branch, the client's proxy`);
+  for (const [index, { address, peers }] of branches.entries()) {
+    const place = `http://${formatListen(address)}`;
+    print(
+      `  branch ${'AB'[index]}     ${place}        peerdist branch, a client's proxy; blocks for peers at ${peers}`,
+    );
+  }
   print('');
 
   const rows: Row[] = [];
@@ -60,10 +70,10 @@ export async function runDemo({ print }: { readonly print: (line: string) => voi
     await settled(() => wan.bytes);
     rows.push({ name: what, ...download, wanBytes: wan.bytes - before, seconds });
   };
-  for (const what of ['1st download', '2nd download', '3rd download']) {
-    await measure(what, () => withBar(what, file.byteLength, (progress) => client.whole(progress)));
-  }
-  await measure(`${RANDOM_RANGES} random ranges`, async () => {
+  const whole = (what: string, by: ProxyClient): Promise<void> =>
+    measure(what, () => withBar(what, file.byteLength, (progress) => by.whole(progress)));
+  for (const what of ['1st download', '2nd download', '3rd download']) await whole(`A: ${what}`, client);
+  await measure(`A: ${RANDOM_RANGES} random ranges`, async () => {
     const downloads: Download[] = [];
     for (const range of randomRanges(file.byteLength, RANDOM_RANGES)) downloads.push(await client.ranges([range]));
     return {
@@ -71,16 +81,18 @@ export async function runDemo({ print }: { readonly print: (line: string) => voi
       matches: downloads.every(({ matches }) => matches),
     };
   });
-  await measure('5 ranges in one request', () =>
+  await measure('A: 5 ranges in one request', () =>
     client.ranges(randomRanges(file.byteLength, 5).toSorted((a, b) => a.first - b.first)),
   );
+  await whole('B: 1st download, from A', neighbour);
 
   print(table(rows));
   const matches = rows.every((row) => row.matches);
   print(matches ? 'Every byte was compared with the file: all right.' : 'WRONG BYTES: see the table.');
   client.close();
+  neighbour.close();
   wan.close();
-  await Promise.all([branch.stop(0), reverse.stop(0)]);
+  await Promise.all([...branches.map((branch) => branch.stop()), reverse.stop(0)]);
   origin.closeAllConnections();
   origin.close();
   return matches;

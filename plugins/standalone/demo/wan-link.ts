@@ -67,7 +67,7 @@ class Wire {
 class Line extends Transform {
   readonly #wire: Wire;
   readonly #count: (bytes: number) => void;
-  #underWay = 0;
+  readonly #underWay: Uint8Array[] = [];
   #flushed: TransformCallback | undefined;
 
   constructor(wire: Wire, count: (bytes: number) => void) {
@@ -79,17 +79,17 @@ class Line extends Transform {
   override _transform(chunk: Uint8Array, _encoding: BufferEncoding, callback: TransformCallback): void {
     this.#count(chunk.byteLength);
     const wait = this.#wire.send(chunk.byteLength);
-    this.#underWay += 1;
+    this.#underWay.push(chunk);
+    // Timers of a busy process can fire in another order than they were set.
     setTimeout(() => {
-      this.push(chunk);
-      this.#underWay -= 1;
-      if (this.#underWay === 0) this.#flushed?.();
+      this.push(this.#underWay.shift());
+      if (this.#underWay.length === 0) this.#flushed?.();
     }, wait + this.#wire.delayMs);
     setTimeout(callback, wait);
   }
 
   override _flush(callback: TransformCallback): void {
-    if (this.#underWay === 0) callback();
+    if (this.#underWay.length === 0) callback();
     else this.#flushed = callback;
   }
 }

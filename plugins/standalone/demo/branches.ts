@@ -1,0 +1,83 @@
+/** The branch proxies of the demonstration: processes of their own, on a LAN that is the loopback interface. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { networkInterfaces } from 'node:os';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { Discovery } from '../../../lib/services/index.ts';
+import { MemoryBlockStore } from '../../../lib/stores/index.ts';
+import { type ListenAddress, parseListen } from '../units.ts';
+
+/** A `peerdist branch` that runs. */
+export interface BranchProcess {
+  /** For clients. */
+  readonly address: ListenAddress;
+  /** For peers, `host:port`. */
+  readonly peers: string;
+  stop(): Promise<void>;
+}
+
+/** Two branch proxies that find each other by discovery; where loopback cannot multicast, the second is told of the first. */
+export async function startTwoBranches(): Promise<{
+  readonly branches: readonly [BranchProcess, BranchProcess];
+  readonly areFound: boolean;
+}> {
+  const lan = await loopbackLan();
+  const discovery =
+    lan === undefined ? ['--no-discovery'] : ['--discovery-interface', lan.name, '--discovery-port', String(lan.port)];
+  const first = await startBranchProcess(discovery);
+  try {
+    const second = await startBranchProcess(lan === undefined ? [...discovery, '--peer', first.peers] : discovery);
+    return { branches: [first, second], areFound: lan !== undefined };
+  } catch (error) {
+    await first.stop();
+    throw error;
+  }
+}
+
+async function startBranchProcess(options: readonly string[]): Promise<BranchProcess> {
+  const command = fileURLToPath(new URL('../main.js', import.meta.url));
+  const listen = ['--listen', '127.0.0.1:0', '--no-admin', '--peer-listen', '127.0.0.1:0'];
+  const child = spawn(process.execPath, [command, 'branch', ...listen, ...options], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const places: string[] = [];
+  for await (const line of createInterface({ input: child.stdout })) {
+    const place = /^listening on http:\/\/(\S+)/.exec(line)?.[1];
+    if (place !== undefined) places.push(place);
+    if (places.length === 2) break;
+  }
+  const [clients, peers] = places;
+  if (clients === undefined || peers === undefined) throw new Error('a branch proxy did not start');
+  child.stdout.resume();
+  return { address: parseListen(clients), peers, stop: () => end(child) };
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null) return;
+  const exit = once(child, 'exit');
+  child.kill('SIGTERM');
+  await exit;
+}
+
+/** The loopback interface and a free port for discovery on it, so that nobody else's LAN hears of this. */
+async function loopbackLan(): Promise<{ readonly name: string; readonly port: number } | undefined> {
+  const name = Object.entries(networkInterfaces()).find(([, entries]) =>
+    entries?.some(({ address }) => address === '127.0.0.1'),
+  )?.[0];
+  if (name === undefined) return undefined;
+  const socket = createSocket('udp4');
+  socket.bind(0, '127.0.0.1');
+  await once(socket, 'listening');
+  const { port } = socket.address();
+  socket.close();
+  try {
+    const store = new MemoryBlockStore({ maxBytes: 1 });
+    const discovery = await Discovery.open({ store, interfaces: [name], port });
+    discovery.close();
+    return { name, port };
+  } catch {
+    return undefined;
+  }
+}
