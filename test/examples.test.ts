@@ -55,6 +55,7 @@ t.test('there is a test for each example', (t) => {
     'forward-proxy.ts',
     'loopback.ts',
     'metrics.ts',
+    'peers.ts',
     'publish-and-read.ts',
     'reverse-proxy.ts',
     'throttle.ts',
@@ -118,4 +119,10 @@ t.test('publisher and consumer: hashes, a hole, its bytes, and the hole again', 
     'consumer: empties its cache',
     'consumer: reads at 900000: a hole of 1048576 bytes from 0 on',
   ]);
+});
+
+t.test('two peers: all bytes from the other one', async (t) => {
+  const { process: child, lines } = await run('peers', Infinity);
+  t.equal(child.exitCode ?? (await once(child, 'exit'))[0], 0);
+  t.strictSame(lines, ['512000 bytes from the peer: all of them right']);
 });

@@ -228,7 +228,7 @@ await t.test('what is wrong on the command line or around it: one clear line and
     '--admin',
     '127.0.0.1:0',
   ];
-  const branch = ['branch', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0'];
+  const branch = ['branch', '--no-peers', '--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0'];
   const hash = ['hash', path('small'), '--secret-hex', '00'];
   const cases: [args: readonly string[], clue: RegExp][] = [
     [['frobnicate'], /frobnicate/],
@@ -348,7 +348,7 @@ await t.test('help and version', async (test) => {
   const { version: own } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
   test.same([version?.code, version?.stdout.trim(), version?.stderr], [0, own, '']);
   test.equal(help?.code, 0);
-  for (const command of ['reverse', 'branch', 'hash', 'inspect']) test.match(help?.stdout, command);
+  for (const command of ['reverse', 'branch', 'hash', 'inspect', 'probe', 'get']) test.match(help?.stdout, command);
   const defaults = [reverse, branch].map((each) =>
     [...(each?.stdout.replaceAll(/\s+/g, ' ') ?? '').matchAll(/default: (127\.0\.0\.1:\d+)/g)].map(
       ([, address]) => address,

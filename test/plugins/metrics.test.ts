@@ -133,7 +133,8 @@ await t.test('each observation moves its own series and no other', async (test) 
     if (word !== undefined && observation.type === 'upload')
       test.ok(moved.some(([name]) => name.includes(`"${word}"`)));
     else if (word !== undefined) test.ok(moved.every(([name]) => name.includes(`"${word}"`)));
-    if ('bytes' in observation && observation.bytes > 0) test.ok(moved.some(([, value]) => value === observation.bytes));
+    if ('bytes' in observation && observation.bytes > 0)
+      test.ok(moved.some(([, value]) => value === observation.bytes));
   }
 });
 

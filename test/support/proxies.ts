@@ -781,12 +781,10 @@ export class Role {
   /** Starts a role on free ports of the loopback and waits for its `listening on` lines. */
   static async start(t: Owner, args: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Role> {
     const admin = args.includes('--no-admin') ? [] : ['--admin', '127.0.0.1:0'];
-    const program = new Program(
-      t,
-      process.execPath,
-      [COMMAND, ...args, ...(args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0']), ...admin],
-      environment,
-    );
+    const listen = args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
+    // Tests do not speak to the LAN they run on.
+    const alone = args[0] === 'branch' && !args.includes('--peer-listen') ? ['--no-peers'] : [];
+    const program = new Program(t, process.execPath, [COMMAND, ...args, ...listen, ...admin, ...alone], environment);
     const expected = admin.length === 0 ? 1 : 2;
     let ended = false;
     void program.finished.finally(() => {
