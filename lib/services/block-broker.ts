@@ -127,16 +127,11 @@ export class BlockBroker {
       // The last question ends with the whole retrieval; an earlier one is told to stop when the next source has its turn.
       const turn = source === sources.at(-1) ? undefined : new AbortController();
       try {
-        const limited = turn === undefined ? signal : AbortSignal.any([signal, turn.signal]);
-        const { deadlineMs: deadline } = source;
-        const patienceMs = typeof deadline === 'number' ? deadline : deadline(request, this.originPace.blockMs);
-        const deadlineMs = Math.min(patienceMs, left);
-        const answer = source.retrieve(request, {
-          signal: limited,
-          timedOut: isPeerDistError(failure, 'ERR_PEERDIST_TIMEOUT'),
-        });
+        const deadlineMs = Math.min(this.#patienceMs(source, request, turn === undefined), left);
+        const timedOut = isPeerDistError(failure, 'ERR_PEERDIST_TIMEOUT');
+        const answer = source.retrieve(request, { signal: turn?.signal ?? signal, timedOut });
         const bytes =
-          answer instanceof Promise ? await this.#withDeadline(source.name, deadlineMs, answer, signal) : answer;
+          answer instanceof Promise ? await this.#withDeadline(source.name, deadlineMs, answer, signal, turn) : answer;
         if (bytes === undefined) continue;
         if (source.trusted || this.#verify(request, bytes)) {
           // Storing never holds a reader back.
@@ -146,11 +141,16 @@ export class BlockBroker {
         failure = new PeerDistError('ERR_PEERDIST_HASH_MISMATCH', `bytes from ${source.name} do not match their hash`);
       } catch (error) {
         if (signal.aborted) throw error;
-        turn?.abort(error);
         failure = error;
       }
     }
     throw new PeerDistMissingDataError({ offset: block.offset, length: block.length }, { cause: failure });
+  }
+
+  /** Who is impatient because another could be quicker has no reason to be when there is no other. */
+  #patienceMs({ deadlineMs }: BlockSource, request: BlockRequest, isLast: boolean): number {
+    if (typeof deadlineMs === 'number') return deadlineMs;
+    return isLast ? Infinity : deadlineMs(request, this.originPace.blockMs);
   }
 
   #verify(request: BlockRequest, bytes: Uint8Array): boolean {
@@ -182,23 +182,37 @@ export class BlockBroker {
     }
   }
 
-  /** What is answered; an error past the deadline, or when nobody waits any more: not every source heeds its signal. */
-  #withDeadline<T>(source: BlockOrigin, deadlineMs: number, answer: Promise<T>, signal?: AbortSignal): Promise<T> {
+  /**
+   * What is answered; an error past the deadline, or when nobody waits any more: not every source heeds its signal.
+   *
+   * @param turn ends with the wait
+   */
+  #withDeadline<T>(
+    source: BlockOrigin,
+    deadlineMs: number,
+    answer: Promise<T>,
+    signal?: AbortSignal,
+    turn?: AbortController,
+  ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      const settle =
-        <V>(action: (value: V) => void) =>
-        (value: V): void => {
-          cancel();
-          signal?.removeEventListener('abort', leave);
-          action(value);
-        };
-      const fail = settle(reject);
+      const settle = (): void => {
+        cancel();
+        signal?.removeEventListener('abort', leave);
+      };
+      const fail = (error: unknown): void => {
+        settle();
+        reject(error);
+        turn?.abort(error);
+      };
       const leave = (): void => fail(signal?.reason);
       const cancel = this.#clock.after(deadlineMs, () =>
         fail(new PeerDistError('ERR_PEERDIST_TIMEOUT', `${source} took longer than ${deadlineMs} ms`)),
       );
       signal?.addEventListener('abort', leave, { once: true });
-      answer.then(settle(resolve), fail);
+      answer.then((value) => {
+        settle();
+        resolve(value);
+      }, fail);
     });
   }
 }

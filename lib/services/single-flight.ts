@@ -34,8 +34,18 @@ export class SingleFlight<T> {
         this.#flights.delete(key);
         flight.controller.abort();
       };
+      const stay = (): void => signal.removeEventListener('abort', leave);
       signal.addEventListener('abort', leave, { once: true });
-      flight.promise.finally(() => signal.removeEventListener('abort', leave)).then(resolve, reject);
+      flight.promise.then(
+        (value) => {
+          stay();
+          resolve(value);
+        },
+        (error: unknown) => {
+          stay();
+          reject(error);
+        },
+      );
     });
   }
 

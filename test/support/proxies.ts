@@ -771,11 +771,17 @@ export class Role {
   readonly program: Program;
   readonly port: number;
   readonly adminPort: number | undefined;
+  readonly peerPort: number | undefined;
 
-  private constructor(program: Program, port: number, adminPort: number | undefined) {
+  private constructor(program: Program) {
+    const portOf = (kind: string): number | undefined => {
+      const line = program.lines.find((each) => each.startsWith('listening on ') && each.endsWith(kind));
+      return line === undefined ? undefined : Number(/:(\d+)(?: \(\w+\))?$/.exec(line)?.[1]);
+    };
     this.program = program;
-    this.port = port;
-    this.adminPort = adminPort;
+    this.port = Number(/:(\d+)$/.exec(program.lines[0] ?? '')?.[1]);
+    this.adminPort = portOf(' (admin)');
+    this.peerPort = portOf(' (peers)');
   }
 
   /** Starts a role on free ports of the loopback and waits for its `listening on` lines. */
@@ -785,7 +791,7 @@ export class Role {
     // Tests do not speak to the LAN they run on.
     const alone = args[0] === 'branch' && !args.includes('--peer-listen') ? ['--no-peers'] : [];
     const program = new Program(t, process.execPath, [COMMAND, ...args, ...listen, ...admin, ...alone], environment);
-    const expected = admin.length === 0 ? 1 : 2;
+    const expected = 1 + (admin.length === 0 ? 0 : 1) + (args.includes('--peer-listen') ? 1 : 0);
     let ended = false;
     void program.finished.finally(() => {
       ended = true;
@@ -795,8 +801,7 @@ export class Role {
       `peerdist ${args[0]} listens`,
     );
     if (ended) throw new Error(`peerdist ${args[0]} ended: ${program.stderr}`);
-    const ports = program.lines.map((line) => Number(/:(\d+)(?: \(admin\))?$/.exec(line)?.[1]));
-    return new Role(program, ports[0] as number, ports[1]);
+    return new Role(program);
   }
 
   get url(): string {

@@ -18,7 +18,6 @@ interface KnownBlocks {
 interface Experience {
   absent: number;
   leftAloneUntil: number;
-  hasDelivered: boolean;
   readonly lists: Map<number, KnownBlocks>;
 }
 
@@ -27,21 +26,21 @@ export class ContentPeers {
   readonly content: DescribedContent;
   readonly #clock: Clock;
   readonly #experiences = new Map<Peer, Experience>();
+  readonly #proven = new Set<Peer>();
 
   constructor(content: DescribedContent, clock: Clock) {
     this.content = content;
     this.#clock = clock;
   }
 
-  /** Peers that have delivered: who had one segment of a content most likely has the next. */
-  get proven(): readonly Peer[] {
-    return [...this.#experiences].filter(([, { hasDelivered }]) => hasDelivered).map(([peer]) => peer);
+  /** Peers that have delivered, and have not lacked much since. */
+  get proven(): Iterable<Peer> {
+    return this.#proven;
   }
 
   delivered(peer: Peer): void {
-    const experience = this.#of(peer);
-    experience.absent = 0;
-    experience.hasDelivered = true;
+    this.#of(peer).absent = 0;
+    this.#proven.add(peer);
   }
 
   lacked(peer: Peer): void {
@@ -49,7 +48,7 @@ export class ContentPeers {
     experience.absent += 1;
     if (experience.absent < MAX_ABSENT) return;
     experience.absent = 0;
-    experience.hasDelivered = false;
+    this.#proven.delete(peer);
     experience.leftAloneUntil = this.#clock.now() + ABSENT_MS;
   }
 
@@ -77,7 +76,7 @@ export class ContentPeers {
   #of(peer: Peer): Experience {
     let experience = this.#experiences.get(peer);
     if (experience === undefined) {
-      experience = { absent: 0, leftAloneUntil: 0, hasDelivered: false, lists: new Map() };
+      experience = { absent: 0, leftAloneUntil: 0, lists: new Map() };
       this.#experiences.set(peer, experience);
     }
     return experience;

@@ -7,32 +7,34 @@ const MAX_PEERS = 1024;
 
 /** All peers anybody has named, by address and port. */
 export class PeerRegistry {
-  /** Those known by configuration. */
+  /** Those known by configuration, never forgotten. */
   readonly fixed: readonly Peer[];
-  readonly #peers = new Map<string, Peer>();
+  readonly #fixed: ReadonlyMap<string, Peer>;
+  readonly #found = new Map<string, Peer>();
   readonly #clock: Clock;
 
   constructor(fixed: readonly PeerAddress[], clock: Clock) {
     this.#clock = clock;
-    this.fixed = fixed.map((address) => new Peer(address, clock));
+    this.#fixed = new Map(fixed.map((address) => [formatPeerAddress(address), new Peer(address, clock)]));
+    this.fixed = [...this.#fixed.values()];
   }
 
   of(address: PeerAddress): Peer {
     const name = formatPeerAddress(address);
-    const known = this.fixed.find((peer) => formatPeerAddress(peer.address) === name) ?? this.#peers.get(name);
-    const peer = known ?? new Peer(address, this.#clock);
-    if (this.fixed.includes(peer)) return peer;
+    const fixed = this.#fixed.get(name);
+    if (fixed !== undefined) return fixed;
+    const peer = this.#found.get(name) ?? new Peer(address, this.#clock);
     // Last in line to be forgotten.
-    this.#peers.delete(name);
-    this.#peers.set(name, peer);
-    if (this.#peers.size > MAX_PEERS) this.#forgetOne();
+    this.#found.delete(name);
+    this.#found.set(name, peer);
+    if (this.#found.size > MAX_PEERS) this.#forgetOne();
     return peer;
   }
 
   #forgetOne(): void {
-    for (const [name, { inFlight }] of this.#peers) {
+    for (const [name, { inFlight }] of this.#found) {
       if (inFlight > 0) continue;
-      this.#peers.delete(name);
+      this.#found.delete(name);
       return;
     }
   }

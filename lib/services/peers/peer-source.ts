@@ -181,27 +181,27 @@ export class PeerSource implements BlockSource {
   #choose(job: Job): Peer | 'wait' | undefined {
     if (job.tried.length >= MAX_TRIES) return undefined;
     const { known, block, segmentId } = job;
-    const holders = this.#finder.holders(segmentId);
-    const candidates = new Set([...this.#registry.fixed, ...known.proven]);
-    const complete = new Set<Peer>();
-    for (const { peer: address, blocks } of holders) {
-      const peer = this.#registry.of(address);
-      candidates.add(peer);
-      if (blocks === 'all' || blocks >= job.segmentBlocks) complete.add(peer);
-    }
+    const isListed = known.content.information.version === 1 && job.wantedBlocks >= LIST_BLOCKS;
     let best: Peer | undefined;
     let mayCome = false;
-    for (const peer of candidates) {
-      if (peer.isBanned || job.tried.includes(peer) || known.isLeftAlone(peer)) continue;
-      const paysList =
-        known.content.information.version === 1 && job.wantedBlocks >= LIST_BLOCKS && !complete.has(peer);
-      const holds = paysList ? known.holds(peer, block.segment, block.blockIndex) : 'yes';
-      if (holds === 'no') continue;
+    const consider = (peer: Peer, needsList: boolean): void => {
+      if (peer.isBanned || job.tried.includes(peer) || known.isLeftAlone(peer)) return;
+      const holds = needsList ? known.holds(peer, block.segment, block.blockIndex) : 'yes';
+      if (holds === 'no') return;
       if (holds === 'unknown' && peer.isFree && this.#attempts.size < this.#maxInFlight)
         this.#askForList(known, peer, block.segment);
       if (holds !== 'yes' || !peer.isFree) mayCome = true;
       else if (best === undefined || peer.expectedMs < best.expectedMs) best = peer;
-    }
+    };
+    const named = this.#finder.holders(segmentId).map(({ peer, blocks }) => {
+      const holder = this.#registry.of(peer);
+      // Who has all of the segment need not say so again.
+      consider(holder, isListed && blocks !== 'all' && blocks < job.segmentBlocks);
+      return holder;
+    });
+    for (const peer of this.#registry.fixed) if (!named.includes(peer)) consider(peer, isListed);
+    // Who had one segment of a content most likely has the next.
+    for (const peer of known.proven) if (!named.includes(peer)) consider(peer, isListed);
     if (best !== undefined) return best;
     if (mayCome) return 'wait';
     // Only somebody new could help now.
