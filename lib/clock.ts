@@ -9,8 +9,16 @@ export interface Clock {
 export const systemClock: Clock = {
   now: () => Date.now(),
   after(ms, callback) {
+    let immediate: NodeJS.Immediate | undefined;
+    // When the process itself was busy for so long, what has arrived meanwhile is handled first: nobody is blamed for our delay.
+    const expire = (): void => {
+      immediate = setImmediate(callback);
+    };
     // Past this, Node would fire at once.
-    const timer = setTimeout(callback, Math.min(ms, 0x7fff_ffff)).unref();
-    return () => clearTimeout(timer);
+    const timer = setTimeout(expire, Math.min(ms, 0x7fff_ffff)).unref();
+    return () => {
+      clearTimeout(timer);
+      clearImmediate(immediate);
+    };
   },
 };

@@ -2,7 +2,7 @@
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { CipherName } from '../../lib/crypto/index.ts';
-import { isPeerDistError } from '../../lib/errors.ts';
+import { PeerDistError } from '../../lib/errors.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { PeerAddress } from '../../lib/protocol/pccrd/index.ts';
 import {
@@ -41,7 +41,7 @@ export interface Neighbourhood {
   close(): void;
 }
 
-/** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for an interface that is none or of no use, or a network that is none */
+/** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for an interface that is none or cannot be used, or a network that is none */
 export async function joinNeighbourhood(
   { listen, allow = [], peers, discovery: finding, cipher, maxUploads, warn = () => {} }: NeighbourhoodOptions,
   { store, observer }: { readonly store: BlockStore; readonly observer: Observer },
@@ -64,15 +64,19 @@ export async function joinNeighbourhood(
   };
 }
 
-/** Without a LAN there is nobody to find; only who asked for certain interfaces has to hear of it as an error. */
-async function discover(options: DiscoveryOptions, warn: (line: string) => void): Promise<Discovery | undefined> {
-  try {
-    return await Discovery.open(options);
-  } catch (error) {
-    if (options.interfaces !== undefined || !isPeerDistError(error)) throw error;
-    warn(`going on without peer discovery: ${error.message}`);
-    return undefined;
+/** Without a LAN there is nobody to find yet; only who asked for certain interfaces has to hear of it as an error. */
+async function discover(options: DiscoveryOptions, warn: (line: string) => void): Promise<Discovery> {
+  const discovery = await Discovery.open(options);
+  if (discovery.interfaces.length > 0) return discovery;
+  if (options.interfaces !== undefined) {
+    discovery.close();
+    throw new PeerDistError(
+      'ERR_PEERDIST_INVALID_OPTION',
+      `network interface ${options.interfaces.join(', ')} cannot be used for discovery`,
+    );
   }
+  warn('no network interface can be used for peer discovery yet; looking again every 30 seconds');
+  return discovery;
 }
 
 /** The server's port, if it can be reached at that address of this machine. */

@@ -4,7 +4,7 @@ import { ignoreObservations, type Observer } from '../../observer.ts';
 import { decodeDiscovery, DISCOVERY_PORT, type DiscoveryVersion } from '../../protocol/pccrd/index.ts';
 import type { BlockStore } from '../../stores/index.ts';
 import type { Holder, PeerFinder } from '../peers/index.ts';
-import { lanInterfaces } from './interfaces.ts';
+import { type LanInterface, lanInterfaces } from './interfaces.ts';
 import { type Arrival, MulticastSockets } from './multicast.ts';
 import { Prober } from './prober.ts';
 import { RateLimiter } from './rate-limiter.ts';
@@ -30,53 +30,66 @@ const MAX_DATAGRAM_BYTES = 32 * 1024;
 const MAX_PER_SOURCE = 400;
 const MAX_IN_ALL = 2_000;
 
+/** How often the interfaces are looked at again, milliseconds: addresses come and go. Policy, not protocol. */
+const REFRESH_MS = 30_000;
+
 /** Finds peers by multicast on the LAN, and is found by them. Everything hostile is dropped and counted; nothing here ever fails a reader. */
 export class Discovery implements PeerFinder {
-  readonly #sockets: MulticastSockets;
   readonly #prober: Prober;
   readonly #responder: Responder;
+  readonly #names: readonly string[] | undefined;
+  readonly #port: number;
   readonly #observer: Observer;
+  readonly #clock: Clock;
   readonly #perSource: RateLimiter;
   readonly #inAll: RateLimiter;
+  #sockets: MulticastSockets | undefined;
+  #interfaces: readonly LanInterface[] = [];
+  #cancelRefresh: (() => void) | undefined;
+  #isClosed = false;
 
-  /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for an unknown interface, or when none can be used */
+  /**
+   * Opens what can be opened. Without a usable interface nothing is found until there is one: the machine is looked at again from time to time.
+   *
+   * @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for a name that is no interface
+   */
   static async open(options: DiscoveryOptions): Promise<Discovery> {
-    let discovery: Discovery | undefined;
-    const observer = options.observer ?? ignoreObservations;
-    const sockets = await MulticastSockets.open({
-      interfaces: lanInterfaces(options.interfaces),
-      port: options.port ?? DISCOVERY_PORT,
-      onDatagram: (arrival) => discovery?.receive(arrival),
-      onStray: () => observer({ type: 'discovery', message: 'dropped' }),
-    });
-    discovery = new Discovery(sockets, options);
+    lanInterfaces(options.interfaces);
+    const discovery = new Discovery(options);
+    await discovery.#refresh();
     return discovery;
   }
 
-  private constructor(
-    sockets: MulticastSockets,
-    {
-      store,
-      portOn = () => undefined,
-      observer = ignoreObservations,
-      clock = systemClock,
-      random = Math.random,
-    }: DiscoveryOptions,
-  ) {
-    this.#sockets = sockets;
+  private constructor({
+    store,
+    portOn = () => undefined,
+    interfaces,
+    port = DISCOVERY_PORT,
+    observer = ignoreObservations,
+    clock = systemClock,
+    random = Math.random,
+  }: DiscoveryOptions) {
+    this.#names = interfaces;
+    this.#port = port;
     this.#observer = observer;
+    this.#clock = clock;
     this.#perSource = new RateLimiter(MAX_PER_SOURCE, clock);
     this.#inAll = new RateLimiter(MAX_IN_ALL, clock);
-    this.#prober = new Prober({ send: (datagram) => sockets.send(datagram), observer, clock });
+    this.#prober = new Prober({ send: (datagram) => this.#sockets?.send(datagram), observer, clock });
     this.#responder = new Responder({
       store,
       portOn,
-      reply: (datagram, arrival) => sockets.reply(datagram, arrival),
+      reply: (datagram, arrival) => this.#sockets?.reply(datagram, arrival),
       quorum: (segmentId) => this.#prober.quorum(segmentId),
       observer,
       clock,
       random,
     });
+  }
+
+  /** Names of the interfaces in use. */
+  get interfaces(): readonly string[] {
+    return this.#sockets?.names ?? [];
   }
 
   holders(segmentId: string): readonly Holder[] {
@@ -92,9 +105,11 @@ export class Discovery implements PeerFinder {
   }
 
   close(): void {
+    this.#isClosed = true;
+    this.#cancelRefresh?.();
     this.#responder.close();
     this.#prober.close();
-    this.#sockets.close();
+    this.#sockets?.close();
   }
 
   /** One datagram of a neighbour. */
@@ -121,7 +136,38 @@ export class Discovery implements PeerFinder {
     return this.#observer({ type: 'discovery', message: 'match_received' });
   }
 
+  /** Never rejects. */
+  async #refresh(): Promise<void> {
+    const interfaces = this.#present();
+    if (describe(interfaces) !== describe(this.#interfaces)) {
+      this.#interfaces = interfaces;
+      this.#sockets?.close();
+      this.#sockets = await MulticastSockets.open({
+        interfaces,
+        port: this.#port,
+        onDatagram: (arrival) => this.receive(arrival),
+        onStray: () => this.#drop(),
+      });
+      if (this.#isClosed) return this.#sockets.close();
+    }
+    this.#cancelRefresh = this.#clock.after(REFRESH_MS, () => void this.#refresh());
+    return undefined;
+  }
+
+  #present(): readonly LanInterface[] {
+    try {
+      return lanInterfaces(this.#names);
+    } catch {
+      // One of those named is gone for now.
+      return [];
+    }
+  }
+
   #drop(): void {
     this.#observer({ type: 'discovery', message: 'dropped' });
   }
+}
+
+function describe(interfaces: readonly LanInterface[]): string {
+  return interfaces.map(({ name, address }) => `${name} ${address}`).join();
 }

@@ -1,6 +1,5 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { once } from 'node:events';
-import { PeerDistError } from '../../errors.ts';
 import { DISCOVERY_GROUP_IPV4, DISCOVERY_GROUP_IPV6, type PeerAddress } from '../../protocol/pccrd/index.ts';
 import type { LanInterface } from './interfaces.ts';
 
@@ -30,25 +29,20 @@ export class MulticastSockets {
   readonly #own = new Map<LanInterface, Socket>();
   readonly #group = new Map<4 | 6, Socket>();
 
-  /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` when none of the interfaces can be used; `cause` says why */
+  /** Opens as many as can be: machines have interfaces that cannot multicast, and IPv6 that is switched off. Never rejects. */
   static async open(options: MulticastOptions): Promise<MulticastSockets> {
     const sockets = new MulticastSockets(options.port);
-    let cause: unknown;
-    for (const lan of options.interfaces) {
-      try {
-        await sockets.#join(lan, options);
-      } catch (error) {
-        // Machines have interfaces that cannot multicast, and IPv6 that is switched off.
-        cause = error;
-      }
-    }
-    if (sockets.#own.size > 0) return sockets;
-    sockets.close();
-    throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', 'no network interface can be used for discovery', { cause });
+    for (const lan of options.interfaces) await sockets.#join(lan, options).catch(() => {});
+    return sockets;
   }
 
   private constructor(port: number) {
     this.#port = port;
+  }
+
+  /** Names of the interfaces in use. */
+  get names(): readonly string[] {
+    return [...new Set([...this.#own.keys()].map(({ name }) => name))];
   }
 
   /** Says something to everybody on every interface. Nobody learns whether it arrived. */

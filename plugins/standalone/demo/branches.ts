@@ -72,12 +72,8 @@ async function loopbackLan(): Promise<{ readonly name: string; readonly port: nu
   await once(socket, 'listening');
   const { port } = socket.address();
   socket.close();
-  try {
-    const store = new MemoryBlockStore({ maxBytes: 1 });
-    const discovery = await Discovery.open({ store, interfaces: [name], port });
-    discovery.close();
-    return { name, port };
-  } catch {
-    return undefined;
-  }
+  const discovery = await Discovery.open({ store: new MemoryBlockStore({ maxBytes: 1 }), interfaces: [name], port });
+  const canMulticast = discovery.interfaces.length > 0;
+  discovery.close();
+  return canMulticast ? { name, port } : undefined;
 }
