@@ -193,15 +193,16 @@ export class PeerSource implements BlockSource {
       if (holds !== 'yes' || !peer.isFree) mayCome = true;
       else if (best === undefined || peer.expectedMs < best.expectedMs) best = peer;
     };
-    const named = this.#finder.holders(segmentId).map(({ peer, blocks }) => {
+    const named = new Set<Peer>();
+    for (const { peer, blocks } of this.#finder.holders(segmentId)) {
       const holder = this.#registry.of(peer);
+      named.add(holder);
       // Who has all of the segment need not say so again.
       consider(holder, isListed && blocks !== 'all' && blocks < job.segmentBlocks);
-      return holder;
-    });
-    for (const peer of this.#registry.fixed) if (!named.includes(peer)) consider(peer, isListed);
+    }
+    for (const peer of this.#registry.fixed) if (!named.has(peer)) consider(peer, isListed);
     // Who had one segment of a content most likely has the next.
-    for (const peer of known.proven) if (!named.includes(peer)) consider(peer, isListed);
+    for (const peer of known.proven) if (!named.has(peer)) consider(peer, isListed);
     if (best !== undefined) return best;
     if (mayCome) return 'wait';
     // Only somebody new could help now.
