@@ -67,14 +67,8 @@ export class ContentHasher extends Transform {
       else this.#giveUp('too_large', new PeerDistError('ERR_PEERDIST_LIMIT', `larger than ${maxBytes} bytes`));
       return callback();
     }
-    try {
-      const wait = this.#engine.push(chunk);
-      if (wait === undefined) return callback();
-      wait.catch((error: Error) => this.#giveUp('failed', error)).finally(() => callback());
-    } catch (error) {
-      this.#giveUp('failed', error as Error);
-      callback();
-    }
+    // An HTTP response holds what it is given until the next tick: hashed before that, it would leave later and be read from a cold cache.
+    process.nextTick(() => this.#hash(chunk, callback));
   }
 
   override _flush(callback: TransformCallback): void {
@@ -106,6 +100,18 @@ export class ContentHasher extends Transform {
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
     this.#giveUp('aborted', error ?? new PeerDistAbortError('close'));
     callback(error);
+  }
+
+  /** Hashing may have been given up since the chunk came. */
+  #hash(chunk: Uint8Array, callback: TransformCallback): void {
+    try {
+      const wait = this.#engine?.push(chunk);
+      if (wait === undefined) return callback();
+      wait.catch((error: Error) => this.#giveUp('failed', error)).finally(() => callback());
+    } catch (error) {
+      this.#giveUp('failed', error as Error);
+      callback();
+    }
   }
 
   #giveUp(outcome: Outcome, failure: Error): void {
