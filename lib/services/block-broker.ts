@@ -78,7 +78,7 @@ export class BlockBroker {
   /** True when the own store has the block. Never throws or rejects. */
   holds(content: DescribedContent, ordinal: number): MaybePromise<boolean> {
     try {
-      const held = this.#store.has(content.key(content.block(ordinal)));
+      const held = this.#store.has(content.keyOf(ordinal));
       if (typeof held === 'boolean') return held;
       return this.#withDeadline('store', this.#local.deadlineMs, held).catch(() => false);
     } catch {
@@ -98,7 +98,7 @@ export class BlockBroker {
     }
     if (signal.aborted) throw signal.reason;
     if (!request.persist) return this.#ask(request, sources, signal);
-    const key = request.content.key(request.content.block(request.ordinal));
+    const key = request.content.keyOf(request.ordinal);
     const joining = this.#flights.has(key);
     if (joining) this.#observer({ type: 'collapsed' });
     try {

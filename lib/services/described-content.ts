@@ -67,6 +67,11 @@ export class DescribedContent {
     return { secret: information.segmentSecret(segment), blockCount };
   }
 
+  /** {@link key} without the block, for those who only look it up. */
+  keyOf(ordinal: number): string {
+    return this.#keys[ordinal] ?? this.key(this.block(ordinal));
+  }
+
   /** True when `bytes` are the block's. */
   verify(block: ContentBlock, bytes: Uint8Array): boolean {
     return (

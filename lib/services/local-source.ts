@@ -22,6 +22,6 @@ export function createLocalSource(
     name: 'store',
     trusted: true,
     deadlineMs,
-    retrieve: ({ content, ordinal }) => store.get(content.key(content.block(ordinal))),
+    retrieve: ({ content, ordinal }) => store.get(content.keyOf(ordinal)),
   };
 }
