@@ -102,8 +102,10 @@ await t.test('the shortest segment', async (test) => {
     segment.set(window, end - window.byteLength);
     return segment;
   };
-  test.equal(findCut(place(MIN_SEGMENT_BYTES), startCutScan()), MIN_SEGMENT_BYTES);
-  test.equal(findCut(place(MIN_SEGMENT_BYTES + 1), startCutScan()), MIN_SEGMENT_BYTES + 1);
+  for (let end = MIN_SEGMENT_BYTES; end < MIN_SEGMENT_BYTES + 64; end += 1) {
+    test.equal(findCut(place(end), startCutScan()), end);
+    test.equal(findCut(place(end).subarray(0, end + 3), startCutScan()), end, 'near the end of a chunk');
+  }
   test.equal(findCut(place(MIN_SEGMENT_BYTES - 1), startCutScan()), MAX_SEGMENT_BYTES, 'one byte too early is no cut');
   test.equal(findCut(place(MIN_SEGMENT_BYTES).subarray(0, MIN_SEGMENT_BYTES), startCutScan()), MIN_SEGMENT_BYTES);
 });

@@ -243,6 +243,24 @@ await t.test('a body of another length than announced is not described', async (
   }
 });
 
+await t.test('a chunk has left before it is hashed', async (test) => {
+  const engine = scriptedEngine();
+  const { calls } = engine;
+  const { hasher } = createHasher({ engine });
+  // As an HTTP response does: what it is given goes to the socket in the next tick.
+  hasher.on('data', () => process.nextTick(() => calls.push('left')));
+  hasher.resume();
+  await turns();
+  hasher.write(BODY);
+  await turns();
+  test.same(calls, ['left', 'push']);
+  hasher.write(BODY);
+  hasher.stopHashing();
+  await turns();
+  test.same(calls, ['left', 'push', 'abort', 'left'], 'and not at all when hashing is given up in between');
+  hasher.destroy();
+});
+
 await t.test('an engine that fails is nobody’s business', async (test) => {
   const broken = new Error('engine');
   const scripts: Record<string, Partial<HashingEngine>> = {
