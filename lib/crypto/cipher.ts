@@ -53,7 +53,7 @@ export function encryptedLength(cipher: CipherName, length: number): number {
  *
  * @param secret Kp
  * @param length bytes the block is known to have
- * @returns the block, its own memory unless the cipher is `none`; undefined where `data` or `iv` cannot be that block encrypted
+ * @returns the block in its own memory; undefined where `data` or `iv` cannot be that block encrypted
  */
 export function decryptBlock(
   cipher: CipherName,
@@ -61,11 +61,18 @@ export function decryptBlock(
   { data, iv }: { readonly data: Uint8Array; readonly iv: Uint8Array },
   length: number,
 ): Uint8Array | undefined {
-  if (cipher === 'none') return data.byteLength === length ? data : undefined;
+  if (cipher === 'none') return data.byteLength === length ? ownCopy(data) : undefined;
   const isWhole = data.byteLength === encryptedLength(cipher, length) && iv.byteLength === CIPHER_BLOCK_BYTES;
   if (!isWhole) return undefined;
   const decryption = createDecipheriv(`${cipher}-cbc`, keyOf(cipher, secret), iv).setAutoPadding(false);
   return decryption.update(data).subarray(0, length);
+}
+
+/** Not the pool's memory: blocks are kept. */
+function ownCopy(data: Uint8Array): Uint8Array {
+  const copy = Buffer.allocUnsafeSlow(data.byteLength);
+  copy.set(data);
+  return copy;
 }
 
 function keyOf(cipher: Exclude<CipherName, 'none'>, secret: Uint8Array): Uint8Array {

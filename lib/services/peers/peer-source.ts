@@ -264,8 +264,7 @@ export class PeerSource implements BlockSource {
     try {
       const message = await attempt.exchange.answer;
       const answer = question.read(message);
-      // Without a cipher the block is a view of its message.
-      if (!(answer instanceof Uint8Array && answer.buffer === message.buffer)) this.#connections.release(message);
+      this.#connections.release(message);
       this.#end(attempt);
       take(answer, attempt);
       return true;

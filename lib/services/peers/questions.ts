@@ -22,7 +22,7 @@ export interface Question<T> {
   readonly message: Uint8Array;
   /** No honest answer is longer. */
   readonly maxBytes: number;
-  /** What the answer says. @throws {@link PeerError} `lied` for what no honest peer would send, `failed` for one that cannot be talked to */
+  /** What the answer says, in memory of its own. @throws {@link PeerError} `lied` for what no honest peer would send, `failed` for one that cannot be talked to */
   readonly read: (answer: Uint8Array) => T;
 }
 
