@@ -127,9 +127,10 @@ export class BlockBroker {
       // The last question ends with the whole retrieval; an earlier one is told to stop when the next source has its turn.
       const turn = source === sources.at(-1) ? undefined : new AbortController();
       try {
-        const deadlineMs = Math.min(this.#patienceMs(source, request, turn === undefined), left);
         const timedOut = isPeerDistError(failure, 'ERR_PEERDIST_TIMEOUT');
         const answer = source.retrieve(request, { signal: turn?.signal ?? signal, timedOut });
+        // Looked at afterwards: by now the source knows what the block has to wait for.
+        const deadlineMs = Math.min(this.#patienceMs(source, request, turn === undefined), left);
         const bytes =
           answer instanceof Promise ? await this.#withDeadline(source.name, deadlineMs, answer, signal, turn) : answer;
         if (bytes === undefined) continue;

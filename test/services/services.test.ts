@@ -5,6 +5,7 @@ import { rangeEnd, toHex } from '../../lib/bytes/index.ts';
 import { nativeHashProvider, nobleHashProvider } from '../../lib/crypto/index.ts';
 import { isPeerDistError, PeerDistAbortError, PeerDistError, PeerDistMissingDataError } from '../../lib/errors.ts';
 import type { Observation } from '../../lib/observer.ts';
+import { decodeDiscovery, type Probe as Question, REQUEST_TIMER_MS } from '../../lib/protocol/pccrd/index.ts';
 import {
   BlockBroker,
   type BlockRequest,
@@ -13,8 +14,11 @@ import {
   DescribedContent,
   type FetchMissing,
   OriginSource,
+  PeerSource,
   SingleFlight,
 } from '../../lib/services/index.ts';
+import { Prober } from '../../lib/services/discovery/prober.ts';
+import { Peer } from '../../lib/services/peers/peer.ts';
 import { type BlockStore, MemoryBlockStore } from '../../lib/stores/index.ts';
 import { describe, inventV2 } from '../support/content-information.ts';
 import { ManualClock } from '../support/manual-clock.ts';
@@ -777,4 +781,67 @@ await t.test('broker and origin together: a whole content by one request', async
     test.ok(origin.transfers.every(({ closed }) => closed));
     test.equal(clock.pending, 0);
   }
+});
+
+// --- Patience with peers -------------------------------------------------------------------------------------------------------------
+
+await t.test('a first answer of somebody who has little does not end the wait for the others', async (test) => {
+  const clock = new ManualClock();
+  const sent: Uint8Array[] = [];
+  const prober = new Prober({ send: (datagram) => sent.push(datagram), observer: () => {}, clock });
+  const [one, other] = ['11'.repeat(32), '22'.repeat(32)] as const;
+  prober.seek([one, other], 2);
+  clock.advance(5);
+  const { probe } = decodeDiscovery(sent[0] as Uint8Array) as { readonly probe: Question };
+  const answer = (address: string, availability: readonly ('all' | 'none')[]): boolean => {
+    const place = { address, port: 8008 };
+    const holdings = { version: 2, availability, ages: [] } as const;
+    return prober.take({ relatesTo: probe.messageId, matches: [{ addresses: [place], holdings }] }, place);
+  };
+  const first = prober.awaited(other) as Promise<void>;
+  test.ok(answer('10.0.0.2', ['all', 'none']));
+  test.equal(await stateOf(first), 'fulfilled', 'news');
+  test.same([prober.holders(one).length, prober.holders(other).length], [1, 0]);
+  const second = prober.awaited(other) as Promise<void>;
+  test.equal(await stateOf(second), 'pending', 'but not of this segment');
+  test.ok(answer('10.0.0.3', ['none', 'all']));
+  test.equal(await stateOf(second), 'fulfilled');
+  test.equal(prober.holders(other).length, 1);
+  const last = prober.awaited(other) as Promise<void>;
+  clock.advance(REQUEST_TIMER_MS);
+  test.equal(await stateOf(last), 'fulfilled', 'the request timer ends it');
+  test.equal(prober.awaited(other), undefined);
+});
+
+await t.test('one moment of silence is one failure of a peer, three are enough', async (test) => {
+  const clock = new ManualClock();
+  const peer = new Peer({ address: '10.0.0.2', port: 8008 }, clock);
+  const silence = (questions: number): boolean[] => {
+    const askedAt = clock.now();
+    clock.advance(200);
+    const bans = Array.from({ length: questions }, () => peer.failed('timeout', askedAt));
+    clock.advance(1);
+    return bans;
+  };
+  test.same(silence(4), [false, false, false, false]);
+  test.same(silence(4), [false, false, false, false]);
+  peer.answered(10, 1, 32);
+  test.same([...silence(4), ...silence(1)], [false, false, false, false, false], 'in a row, that is');
+  test.equal(peer.isBanned, false);
+  test.same(silence(2), [true, false]);
+  test.equal(peer.isBanned, true);
+});
+
+await t.test('a block of peers that are still looked for has more time', async (test) => {
+  const clock = new ManualClock();
+  let news: Promise<void> | undefined;
+  const finder = { holders: () => [], seek: () => {}, awaited: () => news };
+  const source = new PeerSource({ finder, clock });
+  const least = source.deadlineMs(request(0), 0);
+  news = new Promise(() => {});
+  test.equal(source.deadlineMs(request(0), 0), least + REQUEST_TIMER_MS);
+  const { signal } = new AbortController();
+  for (let ordinal = 0; ordinal < 8; ordinal += 1) void source.retrieve(request(ordinal), { signal });
+  test.ok(source.deadlineMs(request(8), 0) > least + REQUEST_TIMER_MS + 40, 'and one behind many others more still');
+  source.close();
 });

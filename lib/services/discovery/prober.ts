@@ -33,21 +33,32 @@ interface Outstanding {
   readonly messageId: string;
   readonly version: DiscoveryVersion;
   readonly segmentIds: string[];
-  readonly answered: Promise<void>;
-  readonly settle: () => void;
+  /** Comes with the next answer, or when there is no further one to wait for. */
+  news: News;
   wasAnswered: boolean;
 }
 
+interface News {
+  readonly promise: Promise<void>;
+  readonly settle: () => void;
+}
+
+function news(): News {
+  let settle = (): void => {};
+  const promise = new Promise<void>((resolve) => (settle = resolve));
+  return { promise, settle };
+}
+
 /**
- * One probe asks about many segments. A reader waits for the first answer only, and not at all where nobody has answered lately: the wait
- * halves with each probe that stays without an answer, and is restored by the first that comes.
+ * One probe asks about many segments. A reader waits until somebody has what it wants, at most until the request timer ends, and not at all
+ * where nobody has answered lately: the wait halves with each probe that stays without an answer, and is restored by the first that comes.
  */
 export class Prober implements PeerFinder {
   readonly #options: ProberOptions;
   readonly #cache: PeerCache;
   readonly #rate: RateLimiter;
   readonly #outstanding = new Map<string, Outstanding>();
-  /** By segment: the probe whose first answer is waited for. */
+  /** By segment: the probe whose answers are waited for. */
   readonly #awaited = new Map<string, Outstanding>();
   /** By version: the probe that still takes segments. */
   readonly #collecting = new Map<DiscoveryVersion, Outstanding>();
@@ -65,7 +76,7 @@ export class Prober implements PeerFinder {
   }
 
   awaited(segmentId: string): Promise<void> | undefined {
-    return this.#patienceMs < 1 ? undefined : this.#awaited.get(segmentId)?.answered;
+    return this.#patienceMs < 1 ? undefined : this.#awaited.get(segmentId)?.news.promise;
   }
 
   seek(segmentIds: readonly string[], version: DiscoveryVersion): void {
@@ -102,7 +113,10 @@ export class Prober implements PeerFinder {
     if (!isUseful) return false;
     this.#patienceMs = REQUEST_TIMER_MS;
     probe.wasAnswered = true;
-    this.#settle(probe);
+    // Who answers first may have little of it: who is not helped by this answer waits for the next.
+    const { settle } = probe.news;
+    probe.news = news();
+    settle();
     return true;
   }
 
@@ -135,16 +149,14 @@ export class Prober implements PeerFinder {
   #settle(probe: Outstanding): void {
     for (const segmentId of probe.segmentIds)
       if (this.#awaited.get(segmentId) === probe) this.#awaited.delete(segmentId);
-    probe.settle();
+    probe.news.settle();
   }
 
   #begin(version: DiscoveryVersion): Outstanding | undefined {
     const { clock } = this.#options;
     if (!this.#rate.allows('')) return undefined;
-    let settle = (): void => {};
-    const answered = new Promise<void>((resolve) => (settle = resolve));
     const messageId = `urn:uuid:${randomUUID()}`;
-    const probe: Outstanding = { messageId, version, segmentIds: [], answered, settle, wasAnswered: false };
+    const probe: Outstanding = { messageId, version, segmentIds: [], news: news(), wasAnswered: false };
     this.#collecting.set(version, probe);
     this.#outstanding.set(messageId, probe);
     clock.after(COLLECT_MS, () => this.#send(probe));

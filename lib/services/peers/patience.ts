@@ -33,9 +33,10 @@ export class Patience {
    *
    * @param neededInMs until the reader gets to the block
    * @param originMs what the origin takes for a block
+   * @param queueMs until it has its turn; a reader that has just begun wants many blocks at once, of peers that have to be found first
    */
-  deadlineMs(neededInMs: number, originMs: number): number {
-    const least = Math.max(MIN_DEADLINE_MS, 2 * this.overdueMs);
+  deadlineMs(neededInMs: number, originMs: number, queueMs: number): number {
+    const least = Math.max(MIN_DEADLINE_MS, 2 * this.overdueMs) + queueMs;
     return Math.min(MAX_DEADLINE_MS, Math.max(least, neededInMs - originMs));
   }
 }

@@ -13,7 +13,7 @@ export interface PeerFinder {
   holders(segmentId: string): readonly Holder[];
   /** Asks about segments, those left out that were asked about lately. */
   seek(segmentIds: readonly string[], version: DiscoveryVersion): void;
-  /** Settles with the first answer about the segment, or when it is not worth waiting for one any more; undefined when it is not now. */
+  /** Settles with the next answer about the segment, or when it is not worth waiting for one any more; undefined when it is not now. */
   awaited(segmentId: string): Promise<void> | undefined;
 }
 

@@ -8,7 +8,7 @@
 import { type Clock, systemClock } from '../../clock.ts';
 import { isPeerDistError } from '../../errors.ts';
 import { ignoreObservations, type Observer } from '../../observer.ts';
-import type { PeerAddress } from '../../protocol/pccrd/index.ts';
+import { type PeerAddress, REQUEST_TIMER_MS } from '../../protocol/pccrd/index.ts';
 import type { ContentBlock } from '../../protocol/pccrc/index.ts';
 import type { BlockRequest, BlockSource } from '../block-source.ts';
 import type { DescribedContent } from '../described-content.ts';
@@ -38,6 +38,8 @@ export interface PeerSourceOptions {
 const MAX_TRIES = 4;
 /** From so many blocks of a segment on, a list of them is worth a question (MS-PCCRR 3.1.4.3, as Windows). */
 const LIST_BLOCKS = 4;
+/** Milliseconds a block may take for each that waits before it: 100 Mbit/s take 6. Policy, not protocol. */
+const QUEUE_MS = 10;
 /** How often questions under way are looked at, milliseconds. Policy, not protocol. */
 const SWEEP_MS = 25;
 
@@ -101,7 +103,11 @@ export class PeerSource implements BlockSource {
     this.#requestTimeoutMs = requestTimeoutMs;
     this.#observer = observer;
     this.#clock = clock;
-    this.deadlineMs = ({ neededInMs = 0 }, originMs) => this.#patience.deadlineMs(neededInMs, originMs);
+    this.deadlineMs = ({ content, ordinal, neededInMs = 0 }, originMs) => {
+      const isSought = this.#finder.awaited(content.segmentId(content.block(ordinal).segment)) !== undefined;
+      const queueMs = this.#waiting.length * QUEUE_MS + (isSought ? REQUEST_TIMER_MS : 0);
+      return this.#patience.deadlineMs(neededInMs, originMs, queueMs);
+    };
   }
 
   /** Verified bytes of the block, or undefined where no neighbour delivers it; at once where there is nobody to ask. */
@@ -206,7 +212,7 @@ export class PeerSource implements BlockSource {
     if (best !== undefined) return best;
     if (mayCome) return 'wait';
     // Only somebody new could help now.
-    const news = job.tried.length === 0 ? this.#finder.awaited(segmentId) : undefined;
+    const news = this.#finder.awaited(segmentId);
     if (news === undefined) return undefined;
     if (!this.#awaited.has(news)) {
       this.#awaited.add(news);
@@ -270,7 +276,7 @@ export class PeerSource implements BlockSource {
       return true;
     } catch (error) {
       this.#end(attempt);
-      this.#failed(peer, error);
+      this.#failed(attempt, error);
       return false;
     } finally {
       if (job !== undefined) {
@@ -287,11 +293,11 @@ export class PeerSource implements BlockSource {
     attempt.job?.attempts.delete(attempt);
   }
 
-  #failed(peer: Peer, error: unknown): void {
+  #failed({ peer, startedAt }: Attempt, error: unknown): void {
     const failure = error instanceof PeerError ? error.failure : 'failed';
     if (failure === 'lied') this.#observer({ type: 'verification', source: 'peer', result: 'mismatch' });
     this.#observer({ type: 'peer_request', result: failure });
-    if (!peer.failed(failure)) return;
+    if (!peer.failed(failure, startedAt)) return;
     this.#observer({ type: 'peer_banned' });
     // What else it was asked is asked of others at once.
     for (const attempt of this.#attempts) if (attempt.peer === peer) attempt.exchange.cancel('cancelled');

@@ -27,6 +27,7 @@ export class Peer {
   #strikes = 0;
   #bans = 0;
   #bannedUntil = 0;
+  #failedAt = -Infinity;
 
   constructor(address: PeerAddress, clock: Clock) {
     this.address = address;
@@ -60,10 +61,18 @@ export class Peer {
     if (this.#clock.now() - this.#bannedUntil > MAX_BAN_MS) this.#bans = 0;
   }
 
-  /** Demotes the peer, or leaves it alone for a while. @returns true in the latter case */
-  failed(failure: PeerFailure): boolean {
+  /**
+   * Demotes the peer, or leaves it alone for a while.
+   *
+   * @param askedAt when it was put the question it failed
+   * @returns true in the latter case
+   */
+  failed(failure: PeerFailure, askedAt: number): boolean {
     if (failure === 'cancelled' || this.isBanned) return false;
-    this.#window = Math.max(1, Math.floor(this.#window / 2));
+    // Questions that were open together stay unanswered together: one moment of silence is one failure. The next one goes alone.
+    if (failure !== 'lied' && askedAt <= this.#failedAt) return false;
+    this.#failedAt = this.#clock.now();
+    this.#window = 1;
     this.#serviceMs = 2 * (this.#serviceMs ?? 1);
     this.#strikes += 1;
     if (failure !== 'lied' && this.#strikes < MAX_STRIKES) return false;
