@@ -60,8 +60,9 @@ export class MemoryBlockStore implements BlockStore {
     // A small view would pin the large buffer it was cut from.
     const own = block.buffer.byteLength > block.byteLength + ENTRY_OVERHEAD_BYTES ? Uint8Array.from(block) : block;
     this.#cache.set(key, { block: own, labels: withLabel(labels, label) });
-    // A block too large for the store has not been kept.
-    if (segment !== undefined && this.#cache.has(key)) this.#segments.add(key, segment);
+    // A block too large for the store has not been kept, and the one it was to replace is gone.
+    if (!this.#cache.has(key)) this.#segments.remove(key);
+    else if (segment !== undefined) this.#segments.add(key, segment);
     this.#observer({ type: 'stored', store: 'block', bytes: this.bytes });
   }
 
