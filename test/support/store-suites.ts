@@ -4,13 +4,21 @@
  */
 import type { Test } from 'tap';
 import { toHex } from '../../lib/bytes/index.ts';
+import type { Clock } from '../../lib/clock.ts';
 import type { Observer } from '../../lib/observer.ts';
-import type { BlockStore, ContentInformationRecord, ContentInformationStore } from '../../lib/stores/index.ts';
-import { pick, seededBytes, words } from './random.ts';
+import {
+  blockKey,
+  type BlockStore,
+  type ContentInformationRecord,
+  type ContentInformationStore,
+} from '../../lib/stores/index.ts';
+import { ManualClock } from './manual-clock.ts';
+import { pick, seededBytes, shuffled, words } from './random.ts';
 
 export interface StoreOptions {
   readonly maxBytes: number;
   readonly observer?: Observer;
+  readonly clock?: Clock;
 }
 
 type Create<S> = (options: StoreOptions) => S;
@@ -128,7 +136,128 @@ export async function blockStoreSuite(test: Test, create: Create<BlockStore>): P
     sub.equal(await store.has(entry(1)), true);
   });
 
+  await segmentSuite(test, create);
+
   await limitsSuite(test, (options) => adapt(create(options)));
+}
+
+/** What can be given to peers: which blocks of which segments are here. */
+async function segmentSuite(test: Test, create: Create<BlockStore>): Promise<void> {
+  const facts = (seed: number, blockCount = 512) => ({ secret: seededBytes(seed, 32), blockCount });
+  const block = seededBytes(6, 1_000);
+  const blocksOf = async (store: BlockStore, segmentId: string): Promise<readonly number[] | undefined> => {
+    const found = await store.segment(segmentId);
+    return found && [...found.blocks];
+  };
+
+  await test.test('segments: the blocks held, in ascending order whatever order they came in', async (sub) => {
+    const store = create({ maxBytes: 10_000_000 });
+    sub.equal(await store.segment('a'), undefined);
+    const indexes = [...Array.from({ length: 60 }, (_, index) => index), 255, 510, 511];
+    for (const index of shuffled(indexes, 3)) await store.set(blockKey('a', index), block, 'test', facts(1));
+    for (const index of [9, 3, 3, 9]) await store.set(blockKey('a', index), block, 'again', facts(1));
+    await store.set(blockKey('b', 7), block, 'test', facts(2, 8));
+    sub.same(await blocksOf(store, 'a'), indexes, 'each once');
+    sub.match(await store.segment('a'), { blockCount: 512 });
+    sub.equal(toHex((await store.segment('a'))?.secret as Uint8Array), toHex(seededBytes(1, 32)));
+    sub.same([await blocksOf(store, 'b'), (await store.segment('b'))?.blockCount], [[7], 8], 'segments are apart');
+    for (const segmentId of ['a:0', 'a:', ':', '', 'A', '__proto__', 'constructor'])
+      sub.equal(await store.segment(segmentId), undefined, `no segment ${segmentId}`);
+  });
+
+  await test.test('segments: the secret is a copy, since the first block came', async (sub) => {
+    const clock = new ManualClock();
+    const store = create({ maxBytes: 1_000_000, clock });
+    const large = seededBytes(4, 1_000_000);
+    const secret = large.subarray(500, 532);
+    const kept = toHex(secret);
+    const before = clock.now();
+    await store.set(blockKey('a', 1), block, 'test', { secret, blockCount: 3 });
+    secret.fill(0);
+    clock.advance(5_000);
+    await store.set(blockKey('a', 0), block, 'test', { secret: seededBytes(1, 32), blockCount: 3 });
+    await store.set(blockKey('a', 1), block, 'test', { secret: seededBytes(1, 32), blockCount: 3 });
+    const held = await store.segment('a');
+    sub.equal(toHex(held?.secret as Uint8Array), kept, 'the caller may overwrite its own');
+    sub.equal(held?.secret.buffer.byteLength, 32, 'and a view pins nothing');
+    sub.equal(held?.since, before, 'later blocks make it no younger');
+    await store.delete(blockKey('a', 0));
+    sub.equal((await store.segment('a'))?.since, before);
+    await store.delete(blockKey('a', 1));
+    clock.advance(1);
+    await store.set(blockKey('a', 1), block, 'test', { secret: seededBytes(1, 32), blockCount: 3 });
+    sub.equal((await store.segment('a'))?.since, before + 5_001, 'all gone and come again, it is new');
+    sub.equal(toHex((await store.segment('a'))?.secret as Uint8Array), toHex(seededBytes(1, 32)));
+  });
+
+  await test.test('segments: without facts a block is for the owner alone', async (sub) => {
+    const store = create({ maxBytes: 1_000_000 });
+    await store.set(blockKey('a', 0), block, 'test');
+    await store.set(blockKey('a', 1), block, 'test', facts(1));
+    sub.same(await blocksOf(store, 'a'), [1]);
+    sub.equal(await store.has(blockKey('a', 0)), true);
+    await store.set(blockKey('a', 0), block, 'other', facts(1));
+    sub.same(await blocksOf(store, 'a'), [0, 1], 'until somebody knows them');
+    await store.set(blockKey('a', 1), block, 'other');
+    sub.same(await blocksOf(store, 'a'), [0, 1], 'and those known stay so');
+    for (const index of [0, 1]) await store.label(blockKey('a', index), 'third');
+    sub.same(await blocksOf(store, 'a'), [0, 1]);
+    await store.set(blockKey('b', 0), block, 'test');
+    sub.equal(await store.segment('b'), undefined);
+  });
+
+  await test.test('segments: what is deleted, flushed or evicted is not offered', async (sub) => {
+    const store = create({ maxBytes: 1_000_000 });
+    for (const index of [0, 1, 2, 3])
+      await store.set(blockKey('a', index), block, index % 2 === 0 ? 'even' : 'odd', facts(1));
+    await store.label(blockKey('a', 2), 'odd');
+    await store.delete(blockKey('a', 9));
+    await store.delete(blockKey('a', 1));
+    await store.delete(blockKey('a', 1));
+    sub.same(await blocksOf(store, 'a'), [0, 2, 3], 'deleted');
+    await store.flush('even');
+    sub.same(await blocksOf(store, 'a'), [2, 3], 'flushed, but for what somebody else has too');
+    await store.flush('odd');
+    sub.equal(await store.segment('a'), undefined, 'no block, no segment');
+
+    const small = create({ maxBytes: 200_000 });
+    for (let index = 0; index < 100; index += 1) {
+      const segmentId = index % 3 === 0 ? 'a' : 'b';
+      await small.set(blockKey(segmentId, index), seededBytes(index + 1, ENTRY_BYTES), 'test', facts(1));
+    }
+    for (const segmentId of ['a', 'b']) {
+      const offered = (await blocksOf(small, segmentId)) ?? [];
+      const here: number[] = [];
+      for (let index = 0; index < 100; index += 1) if (await small.has(blockKey(segmentId, index))) here.push(index);
+      sub.same(offered, here, 'exactly what is here');
+      sub.ok(offered.length > 0 && offered.length < 20, `${offered.length} were kept`);
+    }
+  });
+
+  await test.test('segments: a block that was not kept is not offered', async (sub) => {
+    const store = create({ maxBytes: 100_000 });
+    await store.set(blockKey('a', 0), seededBytes(1, 100_001), 'test', facts(1));
+    sub.equal(await store.segment('a'), undefined);
+    await store.set(blockKey('a', 0), block, 'test', facts(1));
+    await store.set(blockKey('a', 1), block, 'test', facts(1));
+    await store.set(blockKey('a', 0), seededBytes(1, 100_001), 'test', facts(1));
+    const isHere = await store.has(blockKey('a', 0));
+    sub.same(await blocksOf(store, 'a'), isHere ? [0, 1] : [1], 'nor one that drove itself out');
+  });
+
+  await test.test('segments: asking what can be given is no use of it', async (sub) => {
+    const store = create({ maxBytes: 200_000 });
+    let count = 0;
+    // Until the first has left.
+    do {
+      await store.segment('s0');
+      await store.set(blockKey(`s${count}`, 0), seededBytes(count + 1, ENTRY_BYTES), 'test', facts(1));
+      count += 1;
+    } while ((await store.has(blockKey('s0', 0))) && count < 1_000);
+    sub.ok(count > 5 && count < 25, `the first left when ${count} had come`);
+    sub.equal(await store.segment('s0'), undefined);
+    sub.same(await blocksOf(store, 's1'), [0]);
+  });
 }
 
 export async function contentInformationStoreSuite(test: Test, create: Create<ContentInformationStore>): Promise<void> {
