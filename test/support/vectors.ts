@@ -76,6 +76,22 @@ export interface VectorV2 {
   readonly encoding_ullLengthOfRangeExplicit?: EncodedVector;
 }
 
+/** A retrieval message. A response begins with its length. */
+export interface RetrievalVector extends EncodedVector {
+  readonly name: string;
+  readonly direction: string;
+  /** By Microsoft's names; what is left out is as usual. */
+  readonly fields: Readonly<Record<string, string | number | boolean>>;
+}
+
+/** A discovery message. */
+export interface DiscoveryVector {
+  readonly name: string;
+  readonly fields: Readonly<Record<string, string | number | readonly string[]>>;
+  /** Without the byte order mark that Microsoft's serializer writes. */
+  readonly xml: string;
+}
+
 export interface MicrosoftStack {
   readonly serverSecretKey: {
     readonly ascii: string;
@@ -88,6 +104,14 @@ export interface MicrosoftStack {
   readonly contentInformationV1: readonly VectorV1[];
   readonly contentInformationV1Ranges: readonly RangeVectorV1[];
   readonly contentInformationV2: readonly VectorV2[];
+  /** Content whose only segment the messages are about. */
+  readonly messageFixture: {
+    readonly contentLength: number;
+    readonly SegmentID_HoHoDk: string;
+    readonly Kp: string;
+  };
+  readonly pccrr: readonly RetrievalVector[];
+  readonly pccrd: readonly DiscoveryVector[];
 }
 
 export interface WindowsServer {
@@ -121,11 +145,22 @@ export function vectorContent(length: number): Uint8Array {
   return bytes;
 }
 
+/** The iPXE recording: what it sent, as text, by the title of the section. */
+function ipxeRecording(): ReadonlyMap<string, string> {
+  const sections = fixtureText('ipxe-client-wire.txt').split(/^### /m).slice(1);
+  return new Map(
+    sections.map((section) => {
+      const end = section.indexOf('\n');
+      return [section.slice(0, end).trim(), section.slice(end + 1)];
+    }),
+  );
+}
+
 /** Request heads in the iPXE recording, by the title of their section: fields with lower-case names. */
 export function ipxeRequests(): ReadonlyMap<string, Readonly<Record<string, string>>> {
   const requests = new Map<string, Record<string, string>>();
-  for (const section of fixtureText('ipxe-client-wire.txt').split(/^### /m)) {
-    const [title = '', requestLine = '', ...lines] = section.split(/\r?\n/);
+  for (const [title, text] of ipxeRecording()) {
+    const [requestLine = '', ...lines] = text.split(/\r?\n/);
     if (!/^(?:GET|POST) /.test(requestLine)) continue;
     const head = lines.slice(0, lines.indexOf(''));
     requests.set(
@@ -134,4 +169,32 @@ export function ipxeRequests(): ReadonlyMap<string, Readonly<Record<string, stri
     );
   }
   return requests;
+}
+
+/** The retrieval request that iPXE posted, head and body, byte for byte. */
+export function ipxePost(): { readonly head: string; readonly body: Uint8Array } {
+  const text = ipxeRecording().get('PCCRR request (verbatim head + body hex)') as string;
+  const [head = '', body = ''] = text.replaceAll('\r', '').split('\n\n');
+  return { head: `${head.replaceAll('\n', '\r\n')}\r\n\r\n`, body: Buffer.from(body.trim(), 'hex') };
+}
+
+/** The range request that iPXE falls back to, byte for byte. */
+export function ipxeRangeRequest(): string {
+  const text = ipxeRecording().get('range fallback request (verbatim)') as string;
+  return `${text.replaceAll('\r', '').trim().replaceAll('\n', '\r\n')}\r\n\r\n`;
+}
+
+/** Bodies of all retrieval requests in the iPXE recording, by the title of their section. */
+export function ipxeRetrievals(): ReadonlyMap<string, Uint8Array> {
+  const found = new Map<string, Uint8Array>();
+  for (const [title, text] of ipxeRecording()) {
+    const body = text.trim().split(/\s+/).at(-1) as string;
+    if (title.startsWith('PCCRR request')) found.set(title, Buffer.from(body, 'hex'));
+  }
+  return found;
+}
+
+/** The probe that iPXE multicast, byte for byte. */
+export function ipxeProbe(): string {
+  return (ipxeRecording().get('Probe (verbatim, 814 bytes)') as string).trim();
 }
