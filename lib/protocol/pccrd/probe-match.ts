@@ -134,7 +134,8 @@ export function parsePeerAddress(text: string): PeerAddress | undefined {
   const match = /^(?:\[([0-9A-Fa-f:.%\w]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text);
   const address = match?.[1] ?? match?.[2] ?? '';
   const port = Number(match?.[3]);
-  return isIP(address) !== 0 && port > 0 && port <= 65_535 ? { address, port } : undefined;
+  const family = match?.[1] === undefined ? 4 : 6;
+  return isIP(address) === family && port > 0 && port <= 65_535 ? { address, port } : undefined;
 }
 
 /** 8 digits. Spec note: the text of 2.2.3.9 has an example with 4; its message, Windows and iPXE have 8. */

@@ -10,6 +10,11 @@ type Prefix = keyof typeof NAMESPACES;
 
 /** Elements one envelope may have; a datagram has room for ten thousand. Policy, not protocol. */
 const MAX_ELEMENTS = 1024;
+/**
+ * Elements inside each other; 6 are needed. Looking up a prefix costs as many steps, and there is room for thousands of prefixes. Policy, not
+ * protocol.
+ */
+const MAX_DEPTH = 32;
 
 /** An element and what is in it. */
 export class XmlElement {
@@ -134,6 +139,7 @@ function parse(text: string): XmlElement {
   parser.on('opentag', (tag) => {
     elements += 1;
     if (elements > MAX_ELEMENTS) throw malformed('too many elements');
+    if (open.length >= MAX_DEPTH) throw malformed('elements too deep');
     const element = new XmlElement(tag, parser);
     open.at(-1)?.children.push(element);
     open.push(element);
