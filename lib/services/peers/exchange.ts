@@ -54,7 +54,7 @@ export class PeerConnections {
     const answer = new Promise<Uint8Array>((resolve, reject) => {
       const start = (): void => {
         let hasAnswered = false;
-        current = httpRequest({
+        const mine = httpRequest({
           agent: this.#agent,
           host: peer.address,
           port: peer.port,
@@ -62,6 +62,7 @@ export class PeerConnections {
           path: RETRIEVAL_PATH,
           headers: { 'content-length': message.byteLength },
         });
+        current = mine;
         current.once('response', (response) => {
           hasAnswered = true;
           readAnswer(response, maxBytes, this.#scratch).then(resolve, (error: unknown) => reject(ended ?? error));
@@ -71,6 +72,11 @@ export class PeerConnections {
           // The peer closed an idle connection just as it was wanted: that is nobody's fault.
           if (current.reusedSocket && !hasAnswered) return start();
           return reject(new PeerError('failed', 'the peer cannot be reached or broke off', error));
+        });
+        // A 101 that nobody asked for is neither a response nor an error.
+        current.once('close', () => {
+          if (!hasAnswered && mine === current)
+            reject(ended ?? new PeerError('failed', 'the peer closed without an answer'));
         });
         current.end(message);
       };
