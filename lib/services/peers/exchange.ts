@@ -36,13 +36,15 @@ export class PeerConnections {
   readonly #agent: Agent;
   readonly #scratch = new Scratch();
 
-  /** @param maxSockets connections to one peer */
-  constructor(maxSockets: number) {
+  /**
+   * @param maxFreeSockets idle connections to one peer. Questions in flight bound the others; the agent must not, since it does not tell of a
+   * request that waited in its line that the connection it got was an old one
+   */
+  constructor(maxFreeSockets: number) {
     this.#agent = new Agent({
       keepAlive: true,
       timeout: IDLE_CONNECTION_MS,
-      maxSockets,
-      maxFreeSockets: maxSockets,
+      maxFreeSockets,
       noDelay: true,
     });
   }
