@@ -86,6 +86,7 @@ export class PeerSource implements BlockSource {
   readonly #awaited = new WeakSet<Promise<void>>();
   #waiting: Job[] = [];
   #cancelSweep: (() => void) | undefined;
+  #isClosed = false;
 
   constructor({
     peers = [],
@@ -116,7 +117,7 @@ export class PeerSource implements BlockSource {
     { signal }: { readonly signal: AbortSignal },
   ): Promise<Uint8Array | undefined> | undefined {
     // What must not be stored is not named on the LAN either.
-    if (!persist) return undefined;
+    if (!persist || this.#isClosed) return undefined;
     const block = content.block(ordinal);
     const lastBlock = content.block(lastOrdinal);
     this.#lookout.reach(content, block.segment, lastBlock.segment);
@@ -150,7 +151,11 @@ export class PeerSource implements BlockSource {
 
   /** Ends everything under way. */
   close(): void {
-    for (const attempt of this.#attempts) attempt.exchange.cancel('cancelled');
+    this.#isClosed = true;
+    for (const { exchange, job } of this.#attempts) {
+      exchange.cancel('cancelled');
+      if (job?.isDone === false) job.settle(undefined);
+    }
     for (const job of this.#waiting.splice(0)) job.settle(undefined);
     this.#cancelSweep?.();
     this.#connections.close();
