@@ -111,6 +111,38 @@ async function pass(clock: ManualClock, ms: number, each: (step: number) => void
   }
 }
 
+/** A finder that knows what the test tells it. */
+class TestFinder implements PeerFinder {
+  readonly sought: string[][] = [];
+  /** How often it was asked who has something. */
+  looks = 0;
+  news = deferred();
+  isExpecting = true;
+  readonly #holders = new Map<string, Holder[]>();
+
+  /** From now on that peer has all segments. */
+  names({ content }: PeerContent, { address: peer }: Pick<ScriptedPeer, 'address'>, blocks: Holder['blocks']): this {
+    for (let segment = 0; segment < content.information.segmentCount; segment += 1) {
+      const id = content.segmentId(segment);
+      this.#holders.set(id, [...(this.#holders.get(id) ?? []), { peer, blocks }]);
+    }
+    return this;
+  }
+
+  holders(segmentId: string): readonly Holder[] {
+    this.looks += 1;
+    return this.#holders.get(segmentId) ?? [];
+  }
+
+  seek(segmentIds: readonly string[]): void {
+    this.sought.push([...segmentIds]);
+  }
+
+  awaited(): Promise<void> | undefined {
+    return this.isExpecting ? this.news.promise : undefined;
+  }
+}
+
 // --- What comes ------------------------------------------------------------------------------------------------------------------------
 
 await t.test('blocks of both versions, however they are encrypted', async (test) => {
@@ -389,15 +421,14 @@ async function strike(reader: Reader, peer: ScriptedPeer, ordinal: number): Prom
   const end = reader.get(ordinal).then((each) => (result = each));
   if (DELAYS.includes(peer.behaviour as (typeof DELAYS)[number])) {
     await until(() => result !== undefined || peer.asked > before, 'the question comes');
-    if (result === undefined) reader.clock.advance(1_999);
-    test1999(result);
-    reader.clock.advance(26);
+    if (result === undefined) {
+      reader.clock.advance(1_970);
+      await turns(4);
+      if (result !== undefined) throw new Error('the request timer is 2 s');
+    }
+    reader.clock.advance(55);
   }
   return end;
-}
-
-function test1999(result: string | undefined): void {
-  if (result !== undefined && result !== 'nothing') throw new Error(`${result} from a peer that does not answer`);
 }
 
 for (const [behaviours, result, strikes, banMs] of [
@@ -474,7 +505,7 @@ await t.test('what a banned peer was asked besides is asked of others at once', 
   test.equal(await all, '8 block', 'no timer had to run out');
   test.same([reader.count('lied'), reader.count('cancelled')], [1, 3], 'only the lie is held against it');
   test.equal(new Set(friend.blocks).size, 8);
-  await until(() => liar.sockets.size === 0, 'its connections are closed');
+  await until(() => liar.sockets.size <= 1, 'its connections are closed, but for an idle one');
 });
 
 await t.test('a failure costs a peer its place in the queue', async (test) => {
@@ -636,10 +667,9 @@ await t.test('who leaves at any moment leaves nothing behind', async (test) => {
       await inTime(Promise.all(results), `${behaviour}: everybody is gone`);
     }
     await turns(20);
-    const open = (): number => peer.inFlight - (behaviour === 'drip' ? 0 : 0);
     // A list under way belongs to nobody; the request timer ends it.
     reader.clock.advance(2_025);
-    await until(() => open() === 0, `${behaviour}: nothing is under way`);
+    await until(() => peer.inFlight === 0, `${behaviour}: nothing is under way`);
     reader.clock.advance(25);
     test.equal(reader.clock.pending, 0, `${behaviour}: no timer goes on`);
     reader.source.close();
@@ -709,38 +739,6 @@ await t.test('close asks nobody else for what it has taken from somebody', async
 });
 
 // --- The finder ------------------------------------------------------------------------------------------------------------------------
-
-/** A finder that knows what the test tells it. */
-class TestFinder implements PeerFinder {
-  readonly sought: string[][] = [];
-  /** How often it was asked who has something. */
-  looks = 0;
-  news = deferred();
-  isExpecting = true;
-  readonly #holders = new Map<string, Holder[]>();
-
-  /** From now on that peer has all segments. */
-  names({ content }: PeerContent, { address: peer }: Pick<ScriptedPeer, 'address'>, blocks: Holder['blocks']): this {
-    for (let segment = 0; segment < content.information.segmentCount; segment += 1) {
-      const id = content.segmentId(segment);
-      this.#holders.set(id, [...(this.#holders.get(id) ?? []), { peer, blocks }]);
-    }
-    return this;
-  }
-
-  holders(segmentId: string): readonly Holder[] {
-    this.looks += 1;
-    return this.#holders.get(segmentId) ?? [];
-  }
-
-  seek(segmentIds: readonly string[]): void {
-    this.sought.push([...segmentIds]);
-  }
-
-  awaited(): Promise<void> | undefined {
-    return this.isExpecting ? this.news.promise : undefined;
-  }
-}
 
 await t.test('who is found is asked, as soon as there is news', async (test) => {
   const peer = await startPeer(test, SMALL, 'hold');
@@ -827,12 +825,9 @@ await t.test('segments are asked about ahead of the reader, many at a time and o
   const finder = new TestFinder();
   finder.isExpecting = false;
   const reader = new Reader(test, SMALL, { finder });
-  for (const ordinal of upTo(300)) await reader.get(ordinal, { lastOrdinal: 279 });
+  for (const ordinal of upTo(280)) await reader.get(ordinal, { lastOrdinal: 279 });
   const ids = upTo(280).map((segment) => SMALL.content.segmentId(segment));
-  test.same(
-    finder.sought,
-    [ids.slice(0, 128), ids.slice(128, 256), ids.slice(256, 280)].filter((each) => each.length > 0),
-  );
+  test.same(finder.sought, [ids.slice(0, 128), ids.slice(128, 256), ids.slice(256, 280)]);
   reader.clock.advance(20_000);
   await reader.get(10, { lastOrdinal: 20 });
   test.same(finder.sought[3], ids.slice(10, 21), 'and again after a while, no further than the reader goes');
