@@ -317,17 +317,21 @@ export class ScriptedPeer {
 
   #send(answer: PeerAnswer, behaviour: Behaviour): void {
     const { response, message, isList, ordinal } = answer;
-    if (behaviour in ABOUT_ANYTHING)
-      return ABOUT_ANYTHING[behaviour as keyof typeof ABOUT_ANYTHING](this, answer) as undefined;
+    if (behaviour in ABOUT_ANYTHING) {
+      ABOUT_ANYTHING[behaviour as keyof typeof ABOUT_ANYTHING](this, answer);
+      return;
+    }
     if (behaviour === 'one answer a connection') {
       const socket = response.socket as Socket;
-      if (this.#answered.has(socket)) return void socket.destroy();
+      if (this.#answered.has(socket)) {
+        socket.destroy();
+        return;
+      }
       this.#answered.add(socket);
     }
     const isLie = behaviour in ABOUT_BLOCKS && !isList;
     const body = isLie ? ABOUT_BLOCKS[behaviour as keyof typeof ABOUT_BLOCKS](this.#wanted(ordinal)) : message;
     response.writeHead(200, { 'content-length': body.byteLength }).end(body);
-    return undefined;
   }
 
   #wanted(ordinal: number): Wanted {
