@@ -75,6 +75,11 @@ export class PeerConnections {
           if (current.reusedSocket && !hasAnswered) return start();
           return reject(new PeerError('failed', 'the peer cannot be reached or broke off', error));
         });
+        // Nothing was said of expecting any, and a flood of them would keep everybody from the event loop.
+        current.once('information', () => {
+          ended ??= new PeerError('failed', 'the peer sent an interim answer');
+          mine.destroy(ended);
+        });
         // A 101 that nobody asked for is neither a response nor an error.
         current.once('close', () => {
           if (!hasAnswered && mine === current)
