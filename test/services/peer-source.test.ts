@@ -409,9 +409,10 @@ const FAILURES = [
   'garbage',
   'negotiates',
   'endless head',
+  'endless interim answers',
   'switches protocols',
 ] as const satisfies Behaviour[];
-const DELAYS = ['hang', 'stall', 'drip', 'endless interim answers'] as const satisfies Behaviour[];
+const DELAYS = ['hang', 'stall', 'drip', 'endless blank lines'] as const satisfies Behaviour[];
 
 /** Asks for one block; where the peer does not answer, until the request timer has run out. */
 async function strike(reader: Reader, peer: ScriptedPeer, ordinal: number): Promise<string> {

@@ -159,6 +159,8 @@ const ABOUT_ANYTHING = {
   },
   'endless interim answers': (peer, { response }) =>
     peer.pour(response.socket as Socket, Buffer.from('HTTP/1.1 102 Processing\r\n\r\n'.repeat(100))),
+  'endless blank lines': (peer, { response }) =>
+    peer.pour(response.socket as Socket, Buffer.from('\r\n'.repeat(32_768))),
   'announces too much': (_peer, { response, message }) => {
     response.writeHead(200, { 'content-length': 1e12 }).write(message);
   },

@@ -17,6 +17,7 @@ import { MemoryBlockStore, MemoryContentInformationStore } from '../../lib/store
 import { type BlockCacheOptions, createBlockCache } from '../../plugins/block-cache/index.ts';
 import { type ContentServerOptions, createContentServer } from '../../plugins/content-server/index.ts';
 import { createProxyServer, HttpProxyHost, type HttpProxyHostOptions } from '../../plugins/http-proxy/index.ts';
+import { joinNeighbourhood, type NeighbourhoodOptions } from '../../plugins/standalone/neighbourhood.ts';
 
 /** Milliseconds after which a test gives up waiting. */
 const PATIENCE_MS = 8_000;
@@ -347,6 +348,8 @@ export class Proxy {
   readonly contentInformationStore: MemoryContentInformationStore;
   readonly blockStore: MemoryBlockStore;
   readonly sockets = new Set<Socket>();
+  /** Where neighbours get blocks; 0 where they get none. */
+  peerPort = 0;
   #port = 0;
 
   constructor({ cacheBytes = 512 * 1024 * 1024 }: { cacheBytes?: number | undefined } = {}) {
@@ -440,17 +443,29 @@ export interface BranchOptions extends Partial<Omit<BlockCacheOptions, 'peerdist
   readonly origin?: { readonly url: string };
   readonly host?: Partial<HttpProxyHostOptions>;
   readonly clock?: Clock;
+  /** Undefined for a branch that is alone. Where it says to listen matters only as far as it says so at all. */
+  readonly neighbourhood?: NeighbourhoodOptions;
 }
 
 /** The branch, a forward proxy unless an origin is given. */
 export async function startBranch(
   t: Owner,
-  { origin, cacheBytes, host, ...options }: BranchOptions = {},
+  { origin, cacheBytes, host, neighbourhood, ...options }: BranchOptions = {},
 ): Promise<Proxy> {
   const proxy = new Proxy({ cacheBytes });
   const { observer } = proxy.observations;
+  const neighbours = neighbourhood && (await joinNeighbourhood(neighbourhood, { store: proxy.blockStore, observer }));
+  if (neighbours !== undefined) {
+    if (neighbours.server !== undefined) proxy.peerPort = await listen(t, neighbours.server);
+    t.teardown(() => neighbours.close());
+  }
   const peerdist = await PeerDist.open({
-    components: { blockStore: proxy.blockStore, observer, clock: options.clock },
+    components: {
+      blockStore: proxy.blockStore,
+      sources: neighbours && [neighbours.source],
+      observer,
+      clock: options.clock,
+    },
   });
   t.teardown(() => peerdist.close());
   return proxy.run(t, createBlockCache({ ...options, peerdist, observer }), { ...host, origin: origin?.url });
