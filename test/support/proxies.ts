@@ -723,7 +723,8 @@ export const V2_REQUEST = {
 
 // --- The command and other programs ----------------------------------------------------------------------------------------------------
 
-const COMMAND = fileURLToPath(new URL('../../plugins/standalone/main.js', import.meta.url));
+/** The `peerdist` command, built. */
+export const COMMAND = fileURLToPath(new URL('../../plugins/standalone/main.js', import.meta.url));
 
 /** What a program left behind. */
 export interface Finished {
