@@ -9,16 +9,14 @@ import { type Clock, systemClock } from '../../clock.ts';
 import { isPeerDistError } from '../../errors.ts';
 import { ignoreObservations, type Observer } from '../../observer.ts';
 import { type PeerAddress, REQUEST_TIMER_MS } from '../../protocol/pccrd/index.ts';
-import type { ContentBlock } from '../../protocol/pccrc/index.ts';
 import type { BlockRequest, BlockSource } from '../block-source.ts';
-import type { DescribedContent } from '../described-content.ts';
-import { ContentPeers } from './content-peers.ts';
+import type { ContentPeers } from './content-peers.ts';
 import { type Exchange, PeerConnections, PeerError } from './exchange.ts';
 import { Lookout } from './lookout.ts';
 import { Patience } from './patience.ts';
 import type { Peer } from './peer.ts';
+import { PeerChoice, type WantedBlock } from './peer-choice.ts';
 import { nobody, type PeerFinder } from './peer-finder.ts';
-import { PeerRegistry } from './peer-registry.ts';
 import { blockListQuestion, blockQuestion, type Question } from './questions.ts';
 
 export interface PeerSourceOptions {
@@ -34,10 +32,6 @@ export interface PeerSourceOptions {
   readonly clock?: Clock | undefined;
 }
 
-/** Peers one block is asked of before the next source is. Policy, not protocol. */
-const MAX_TRIES = 4;
-/** From so many blocks of a segment on, a list of them is worth a question (MS-PCCRR 3.1.4.3, as Windows). */
-const LIST_BLOCKS = 4;
 /** Milliseconds a block may take for each that waits before it: 100 Mbit/s take 6. Policy, not protocol. */
 const QUEUE_MS = 10;
 /** How often questions under way are looked at, milliseconds. Policy, not protocol. */
@@ -52,13 +46,8 @@ interface Attempt {
   readonly job: Job | undefined;
 }
 
-interface Job {
-  readonly known: ContentPeers;
-  readonly block: ContentBlock;
-  readonly segmentId: string;
-  readonly segmentBlocks: number;
-  /** Blocks of the segment the reader is going to want, this one included. */
-  readonly wantedBlocks: number;
+/** A block somebody waits for. */
+interface Job extends WantedBlock {
   readonly startedAt: number;
   readonly tried: Peer[];
   readonly attempts: Set<Attempt>;
@@ -73,14 +62,13 @@ export class PeerSource implements BlockSource {
   readonly deadlineMs: (request: BlockRequest, originMs: number) => number;
   readonly #finder: PeerFinder;
   readonly #lookout: Lookout;
-  readonly #registry: PeerRegistry;
+  readonly #choice: PeerChoice;
   readonly #connections: PeerConnections;
   readonly #patience = new Patience();
   readonly #maxInFlight: number;
   readonly #requestTimeoutMs: number;
   readonly #observer: Observer;
   readonly #clock: Clock;
-  readonly #contents = new WeakMap<DescribedContent, ContentPeers>();
   readonly #attempts = new Set<Attempt>();
   /** News that is going to pump when it comes. */
   readonly #awaited = new WeakSet<Promise<void>>();
@@ -98,7 +86,12 @@ export class PeerSource implements BlockSource {
   }: PeerSourceOptions = {}) {
     this.#finder = finder;
     this.#lookout = new Lookout(finder, clock);
-    this.#registry = new PeerRegistry(peers, clock);
+    this.#choice = new PeerChoice({
+      peers,
+      finder,
+      clock,
+      askForList: (known, peer, segment) => this.#askForList(known, peer, segment),
+    });
     this.#connections = new PeerConnections(maxInFlight);
     this.#maxInFlight = maxInFlight;
     this.#requestTimeoutMs = requestTimeoutMs;
@@ -121,7 +114,7 @@ export class PeerSource implements BlockSource {
     const block = content.block(ordinal);
     const lastBlock = content.block(lastOrdinal);
     this.#lookout.reach(content, block.segment, lastBlock.segment);
-    const known = this.#knownOf(content);
+    const known = this.#choice.knownOf(content);
     const segmentId = content.segmentId(block.segment);
     const segmentBlocks = content.segmentFacts(block.segment).blockCount;
     const wantedBlocks = Math.min(lastOrdinal - ordinal + 1, segmentBlocks - block.blockIndex);
@@ -161,15 +154,6 @@ export class PeerSource implements BlockSource {
     this.#connections.close();
   }
 
-  #knownOf(content: DescribedContent): ContentPeers {
-    let known = this.#contents.get(content);
-    if (known === undefined) {
-      known = new ContentPeers(content, this.#clock);
-      this.#contents.set(content, known);
-    }
-    return known;
-  }
-
   /** Gives waiting jobs to peers, first come, first served, as long as there is room. */
   #pump(): void {
     const waiting = this.#waiting;
@@ -188,36 +172,11 @@ export class PeerSource implements BlockSource {
     return true;
   }
 
-  /** The peer likely to answer soonest; `wait` when one may become free or known; undefined when nobody is left. */
   #choose(job: Job): Peer | 'wait' | undefined {
-    if (job.tried.length >= MAX_TRIES) return undefined;
-    const { known, block, segmentId } = job;
-    const isListed = known.content.information.version === 1 && job.wantedBlocks >= LIST_BLOCKS;
-    let best: Peer | undefined;
-    let mayCome = false;
-    const consider = (peer: Peer, needsList: boolean): void => {
-      if (peer.isBanned || job.tried.includes(peer) || known.isLeftAlone(peer)) return;
-      const holds = needsList ? known.holds(peer, block.segment, block.blockIndex) : 'yes';
-      if (holds === 'no') return;
-      if (holds === 'unknown' && peer.isFree && this.#attempts.size < this.#maxInFlight)
-        this.#askForList(known, peer, block.segment);
-      if (holds !== 'yes' || !peer.isFree) mayCome = true;
-      else if (best === undefined || peer.expectedMs < best.expectedMs) best = peer;
-    };
-    const named = new Set<Peer>();
-    for (const { peer, blocks } of this.#finder.holders(segmentId)) {
-      const holder = this.#registry.of(peer);
-      named.add(holder);
-      // Who has all of the segment need not say so again.
-      consider(holder, isListed && blocks !== 'all' && blocks < job.segmentBlocks);
-    }
-    for (const peer of this.#registry.fixed) if (!named.has(peer)) consider(peer, isListed);
-    // Who had one segment of a content most likely has the next.
-    for (const peer of known.proven) if (!named.has(peer)) consider(peer, isListed);
+    const best = this.#choice.best(job);
     if (best !== undefined) return best;
-    if (mayCome) return 'wait';
     // Only somebody new could help now.
-    const news = this.#finder.awaited(segmentId);
+    const news = this.#finder.awaited(job.segmentId);
     if (news === undefined) return undefined;
     if (!this.#awaited.has(news)) {
       this.#awaited.add(news);
@@ -239,12 +198,12 @@ export class PeerSource implements BlockSource {
       job.known.delivered(peer);
       this.#patience.note(this.#clock.now() - job.startedAt);
       if (!job.isDone) job.settle(bytes);
-      // Whoever was asked first and has still not answered is slower than it should be.
-      for (const late of job.attempts) late.exchange.cancel('timeout');
+      for (const late of job.attempts) this.#cancel(late);
     });
   }
 
   #askForList(known: ContentPeers, peer: Peer, segment: number): void {
+    if (this.#attempts.size >= this.#maxInFlight) return;
     known.learn(peer, segment, 'asking');
     void this.#put(peer, blockListQuestion(known.content, segment), undefined, (blocks) => {
       this.#observer({ type: 'peer_request', result: 'list' });
@@ -308,17 +267,23 @@ export class PeerSource implements BlockSource {
     for (const attempt of this.#attempts) if (attempt.peer === peer) attempt.exchange.cancel('cancelled');
   }
 
-  /** Somebody stops waiting. A peer that let a deadline pass has failed, one that had just been asked has not. */
+  /** Somebody stops waiting. */
   #leave(job: Job, reason: unknown, reject: (reason: unknown) => void): void {
     job.isDone = true;
     const place = this.#waiting.indexOf(job);
     if (place >= 0) this.#waiting.splice(place, 1);
     const isLate = isPeerDistError(reason, 'ERR_PEERDIST_TIMEOUT');
-    for (const { exchange, startedAt } of job.attempts) {
-      const isOverdue = this.#clock.now() - startedAt > this.#patience.overdueMs;
-      exchange.cancel(isLate && isOverdue ? 'timeout' : 'cancelled');
+    for (const attempt of job.attempts) {
+      if (isLate) this.#cancel(attempt);
+      else attempt.exchange.cancel('cancelled');
     }
     reject(reason);
+  }
+
+  /** Ends a question whose answer is no longer wanted. A peer that let it become overdue has failed, one that had just been asked has not. */
+  #cancel({ exchange, startedAt }: Attempt): void {
+    const isOverdue = this.#clock.now() - startedAt > this.#patience.overdueMs;
+    exchange.cancel(isOverdue ? 'timeout' : 'cancelled');
   }
 
   #sweepLater(): void {
