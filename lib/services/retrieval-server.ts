@@ -75,12 +75,24 @@ export class RetrievalServer {
   /** Answers a request to the well-known path. @returns false, and leaves the request alone, when it is to another */
   handle(request: IncomingMessage, response: ServerResponse): boolean {
     if (request.url?.toUpperCase() !== RETRIEVAL_PATH.toUpperCase()) return false;
+    const { socket } = request;
+    // Behind an answer under way. Nobody pipelines POST (RFC 9112 9.3.2), and this response would not hear of the connection's end.
+    if (response.socket === null) {
+      this.#observer({ type: 'upload', result: 'rejected', bytes: 0 });
+      socket.destroy();
+      return true;
+    }
     const cancel = this.#clock.after(this.#uploadTimeoutMs, () => response.destroy());
     let isActive = false;
+    let isSent = false;
+    // Node calls an answer finished also when its socket is destroyed.
+    response.once('finish', () => {
+      isSent = !socket.destroyed;
+    });
     response.once('close', () => {
       cancel();
       if (isActive) this.#uploads -= 1;
-      if (!response.writableFinished) this.#observer({ type: 'upload', result: 'aborted', bytes: 0 });
+      if (!isSent) this.#observer({ type: 'upload', result: 'aborted', bytes: 0 });
     });
     const announced = Number(request.headers['content-length'] ?? 0);
     if (request.method !== 'POST') this.#refuse(request, response, 405);
