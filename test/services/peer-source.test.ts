@@ -368,6 +368,23 @@ await t.test('a list that promises everything is believed until eight blocks in 
   test.same([reader.bans, reader.count('absent')], [0, 28], 'nor is having nothing a lie');
 });
 
+await t.test('a list that does not come keeps nobody waiting for the request timer', async (test) => {
+  const peer = await startPeer(test, V1, 'hold');
+  const reader = new Reader(test, V1, { peers: [peer] });
+  const first = reader.getAll(upTo(10));
+  await until(() => peer.lists.length === 1, 'a list is asked for');
+  await pass(reader.clock, 245);
+  test.equal(await stateOf(first), 'pending', 'a quarter of a second is worth waiting');
+  await pass(reader.clock, 50);
+  test.equal(await first, '10 nothing');
+  test.equal(await reader.get(10), 'nothing', 'and who comes later does not wait at all');
+  test.same([reader.count('timeout'), peer.asked], [0, 1]);
+  peer.behaviour = 'honest';
+  peer.release();
+  await until(() => reader.count('list') === 1, 'it comes after all');
+  test.equal(await reader.getAll(upTo(21)), '21 block');
+});
+
 await t.test('a hostile list: huge, overlapping, of the wrong kind', async (test) => {
   const peer = await startPeer(test, V1, (answer) => (answer.isList ? 'a list' : 'wrong hash'));
   const reader = new Reader(test, V1, { peers: [peer] });
