@@ -4,7 +4,6 @@
  */
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
-import type { AddressInfo } from 'node:net';
 import { platform } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -626,7 +625,7 @@ async function freeUdpPort(): Promise<number> {
   const socket = createSocket('udp4');
   socket.bind(0);
   await once(socket, 'listening');
-  const { port } = socket.address() as AddressInfo;
+  const { port } = socket.address();
   socket.close();
   return port;
 }
