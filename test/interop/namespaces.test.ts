@@ -121,10 +121,19 @@ class Network {
     for (const machine of this.machines) machine.connect();
   }
 
-  /** What is in a namespace goes with it. */
+  /** With everything in it, also what a test that was ended could not end itself. */
   remove(): void {
-    for (const name of [`${this.#prefix}-switch`, ...this.machines.map(({ namespace }) => namespace)])
+    for (const name of [`${this.#prefix}-switch`, ...this.machines.map(({ namespace }) => namespace)]) {
+      const { stdout } = spawnSync('ip', ['netns', 'pids', name], { encoding: 'utf8' });
+      for (const pid of (stdout ?? '').split('\n').filter((line) => line !== '')) {
+        try {
+          process.kill(Number(pid), 'SIGKILL');
+        } catch {
+          // it has ended meanwhile
+        }
+      }
       spawnSync('ip', ['netns', 'delete', name]);
+    }
   }
 }
 
@@ -192,11 +201,14 @@ interface Stage {
   readonly originBytes: (file: FileName) => Promise<number>;
 }
 
-async function stage(test: Test, network: Network, family: Family, version: 1 | 2): Promise<Stage> {
+async function stage(
+  test: Test,
+  network: Network,
+  origin: Service,
+  { family, version }: Pick<Case, 'family' | 'version'>,
+): Promise<Stage> {
   const { hq } = network;
   for (const machine of network.machines) machine.speak(family);
-  const files = Object.keys(FILES).map((name) => join(directory, name));
-  const origin = await Service.start(test, hq, 1, ORIGIN_PROCESS, ...files);
   const secret = join(directory, 'secret');
   const upstream = `http://127.0.0.1:${origin.port}`;
   const admin = ['--admin', '127.0.0.1:0'];
@@ -289,27 +301,39 @@ interface Interruption {
   readonly heldByC: number;
 }
 
-const CASES: readonly { family: Family; version: 1 | 2; interruption?: Interruption }[] = [
-  { family: 4, version: 1, interruption: { end: 'killed', heldByC: SIZE } },
-  { family: 4, version: 2, interruption: { end: 'unplugged', heldByC: SIZE / 2 } },
-  { family: 6, version: 2 },
+interface Case {
+  readonly family: Family;
+  readonly version: 1 | 2;
+  /** How B and C download what A has. */
+  readonly order: 'in turn' | 'together';
+  readonly interruption?: Interruption;
+}
+
+const CASES: readonly Case[] = [
+  { family: 4, version: 1, order: 'in turn', interruption: { end: 'killed', heldByC: SIZE } },
+  { family: 4, version: 2, order: 'in turn', interruption: { end: 'unplugged', heldByC: SIZE / 2 } },
+  { family: 6, version: 2, order: 'together' },
 ];
 
-/** A downloads a file, then the others do at the same time. */
-async function share(test: Test, all: Stage): Promise<void> {
+/** A downloads a file, then the others do: one after the other, or together, where the deadlines of a busy machine count for something. */
+async function share(test: Test, all: Stage, order: Case['order']): Promise<void> {
   const { network, a, b, c } = all;
   const start = network.hq.sentBytes;
+  const sent = await all.originBytes('shared');
   await download(test, all, a, 'shared');
   await holds(a, SIZE);
   const once = network.hq.sentBytes - start;
-  test.equal(await all.originBytes('shared'), SIZE, 'the origin has sent it once');
+  test.equal((await all.originBytes('shared')) - sent, SIZE, 'the origin has sent it once');
   test.ok(once < 1.05 * SIZE, `once over the WAN: ${once} bytes`);
 
-  await Promise.all([download(test, all, b, 'shared'), download(test, all, c, 'shared')]);
+  const atB = download(test, all, b, 'shared');
+  if (order === 'in turn') await atB;
+  await Promise.all([atB, download(test, all, c, 'shared')]);
+  const least = (order === 'in turn' ? 0.99 : 0.9) * SIZE;
   for (const [name, branch] of Object.entries({ B: b, C: c })) {
     const metric = await branch.metrics();
     const peer = metric('delivered_bytes_total{source="peer"}');
-    test.ok(peer >= 0.99 * SIZE, `${name} got ${peer} bytes from its peers`);
+    test.ok(peer >= least, `${name} got ${peer} bytes from its peers`);
     test.ok(metric('discovery_messages_total{message="match_received"}') > 0, `${name} has found them itself`);
     const odd = ['plugin_failures_total', 'discovery_messages_total{message="dropped"}', 'peer_bans_total'];
     test.same(odd.map(metric), [0, 0, 0], `nothing odd at ${name}`);
@@ -318,8 +342,7 @@ async function share(test: Test, all: Stage): Promise<void> {
   test.ok(metric('discovery_messages_total{message="match_sent"}') > 0, 'A has answered');
   test.ok(metric('uploads_total{result="block"}') > 0, 'and given');
   const again = network.hq.sentBytes - start - once;
-  test.ok(again < 0.01 * SIZE, `for both others over the WAN: ${again} bytes`);
-  test.ok((await all.originBytes('shared')) < 1.01 * SIZE, 'and nothing more from the origin');
+  test.ok(again < 2 * (1.01 * SIZE - least), `for both others over the WAN: ${again} bytes`);
 }
 
 /** B reads from A and C, until A is no more. */
@@ -351,17 +374,20 @@ async function interrupt(test: Test, all: Stage, { end, heldByC }: Interruption)
 await t.test('three branches find each other', { skip: impossible() }, async (suite) => {
   const network = new Network(`pd${process.pid}`);
   const remove = (): void => network.remove();
-  // Also where a test is ended from outside.
+  // Also where the test is ended from outside.
   process.once('exit', remove);
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
   suite.teardown(remove);
   network.connect();
   for (const [name, bytes] of Object.entries(FILES)) writeFileSync(join(directory, name), bytes);
   writeFileSync(join(directory, 'secret'), 'namespaces');
+  const files = Object.keys(FILES).map((name) => join(directory, name));
+  const origin = await Service.start(suite, network.hq, 1, ORIGIN_PROCESS, ...files);
 
-  for (const { family, version, interruption } of CASES) {
+  for (const { family, version, order, interruption } of CASES) {
     await suite.test(`IPv${family}, version ${version}, A ${interruption?.end ?? 'stays'}`, async (test) => {
-      const all = await stage(test, network, family, version);
-      await share(test, all);
+      const all = await stage(test, network, origin, { family, version });
+      await share(test, all, order);
       if (interruption !== undefined) await interrupt(test, all, interruption);
     });
   }
