@@ -70,7 +70,7 @@ export class Peer {
   failed(failure: PeerFailure, askedAt: number): boolean {
     if (failure === 'cancelled' || this.isBanned) return false;
     // Questions that were open together stay unanswered together: one moment of silence is one failure. The next one goes alone.
-    if (failure !== 'lied' && askedAt <= this.#failedAt) return false;
+    if (failure !== 'lied' && askedAt < this.#failedAt) return false;
     this.#failedAt = this.#clock.now();
     this.#window = 1;
     this.#serviceMs = 2 * (this.#serviceMs ?? 1);
