@@ -1,7 +1,9 @@
 /** Blocks from the neighbours: a download from one, from three, with a liar among them; what one gives; what a running download holds. */
+import { execFile } from 'node:child_process';
 import { Agent, request as httpRequest } from 'node:http';
 import { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { promisify } from 'node:util';
 import { type CipherName, decryptBlock } from '../lib/crypto/index.ts';
 import { PeerDist } from '../lib/peerdist/index.ts';
 import { encodeContentInformation } from '../lib/protocol/pccrc/index.ts';
@@ -199,6 +201,47 @@ async function benchServer(): Promise<Line[]> {
   ];
 }
 
+interface Footprint {
+  readonly read: number;
+  readonly peak: number;
+  readonly window: number;
+}
+
+async function footprint(megabytes: number): Promise<Footprint> {
+  const { content, bytes } = peerContent(2, megabytes);
+  const file = scratchFile(`${megabytes}.v2`, encodeContentInformation(content.information));
+  const peer = await startNode('./peer.js', 'warm', '2', String(megabytes), 'aes-128');
+  const script = new URL('./peer-download.js', import.meta.url).pathname;
+  const { stdout } = await promisify(execFile)(process.execPath, [script, file, String(peer.port)]);
+  await peer.stop();
+  const result = JSON.parse(stdout) as Footprint;
+  if (result.read !== bytes.byteLength) throw new Error(`received ${result.read}`);
+  return result;
+}
+
+/** What a running download holds must not grow with the file. */
+async function benchWindow(): Promise<Line[]> {
+  const small = await footprint(128);
+  const large = await footprint(512);
+  const megabytes = (count: number): string => `${(count / MiB).toFixed(1)} MB`;
+  return [
+    {
+      what: 'a running download: bytes asked for and not read yet, share of 4 MB and one block',
+      value: megabytes(large.window),
+      ratio: large.window / (4 * MiB + 128 * 1024),
+      goal: 1,
+      atMost: true,
+    },
+    {
+      what: 'peak memory of a download, 512 MB over 128 MB, share of 16 MB',
+      value: megabytes(large.peak - small.peak),
+      ratio: (large.peak - small.peak) / (16 * MiB),
+      goal: 1,
+      atMost: true,
+    },
+  ];
+}
+
 async function inTurn(rounds: number, measure: () => Promise<number>): Promise<number[]> {
   const values: number[] = [];
   for (let round = 0; round < rounds; round += 1) values.push(await measure());
@@ -206,5 +249,11 @@ async function inTurn(rounds: number, measure: () => Promise<number>): Promise<n
 }
 
 export async function benchPeers(): Promise<Line[]> {
-  return [...(await benchOnePeer()), await benchThreePeers(), await benchLiar(), ...(await benchServer())];
+  return [
+    ...(await benchOnePeer()),
+    await benchThreePeers(),
+    await benchLiar(),
+    ...(await benchServer()),
+    ...(await benchWindow()),
+  ];
 }
