@@ -536,6 +536,10 @@ await t.test('sizes, types and ciphers that are none are malformed', async (test
     refuse(framed(byHand(7, 1, 2, REQUEST_ID, count, 0, 1, 0)), false, `segment-list: one range, ${count} announced`);
     refuse(byHand(6, 1, 2, REQUEST_ID, count, id, 0), true, `get-segment-list: one ID, ${count} announced`);
   }
+  // A count is refused for what it is: nobody makes room for it first.
+  for (const count of [2, 0x01ff_ffff, 0xffff_ffff])
+    for (const lying of [byHand(2, 1, 1, id, count, 0, 1), byHand(6, 1, 2, REQUEST_ID, count, u32(0, false))])
+      test.throws(() => decodeRequest(lying), { code: MALFORMED, actual: count });
   refuse(byHand(6, 1, 2, REQUEST_ID, 0, 0), true, 'get-segment-list without an ID');
   for (const size of [1, 17, 0xffff_ffff]) {
     refuse(byHand(6, 1, 2, REQUEST_ID, 1, id, size), true, `blob of ${size} that is not there`);

@@ -874,6 +874,9 @@ await t.test('connections are limited, in all and by address', async (test) => {
   await within(end, 'the end of the first');
   const later = await rig.client();
   test.equal((await exchange(later, getBlock(0))).status, 200, 'who leaves makes room');
+  const tooMany = await rig.client();
+  await within(tooMany.closed, 'the end of one too many');
+  test.equal(tooMany.received, '', 'for one');
 });
 
 await t.test('who is not allowed does not get as far as HTTP', async (test) => {
@@ -894,7 +897,13 @@ await t.test('who is not allowed does not get as far as HTTP', async (test) => {
   }
   isAllowed = true;
   test.equal((await rig.ask(getBlock(0))).status, 200, 'and takes nobody’s place');
-  test.same(asked, ['127.0.0.1', '127.0.0.1', '127.0.0.1', '127.0.0.1']);
+  await until(() => rig.sockets.every((socket) => socket.destroyed), 'the end of that connection');
+  await turns();
+  test.equal((await rig.ask(getBlock(0))).status, 200, 'nor does who was and has left');
+  test.same(
+    asked,
+    Array.from({ length: 5 }, () => '127.0.0.1'),
+  );
 });
 
 // --- strangers -------------------------------------------------------------------------------------------------------------------
