@@ -13,6 +13,8 @@ export interface RetrievalHttpOptions {
 
 /** Milliseconds a request may take to arrive; it is one small message. Policy, not protocol. */
 const REQUEST_TIMEOUT_MS = 15_000;
+/** How often Node looks for requests that take longer. Policy, not protocol. */
+const CHECK_MS = 5_000;
 /** Milliseconds an idle connection is kept. Policy, not protocol. */
 const KEEP_ALIVE_MS = 30_000;
 const MAX_HEADER_BYTES = 8 * 1024;
@@ -28,6 +30,7 @@ export function createRetrievalHttpServer(
       maxHeaderSize: MAX_HEADER_BYTES,
       requestTimeout: REQUEST_TIMEOUT_MS,
       headersTimeout: REQUEST_TIMEOUT_MS,
+      connectionsCheckingInterval: CHECK_MS,
       keepAliveTimeout: KEEP_ALIVE_MS,
     },
     (request, response) => {

@@ -25,11 +25,10 @@ export interface DiscoveryOptions {
 }
 
 /** Bytes of a datagram that is looked at: the largest honest one has 13 KiB. Policy, not protocol. */
-const MAX_DATAGRAM_BYTES = 32 * 1024;
-/** Datagrams a second that are looked at, by source and in all. Policy, not protocol. */
+const MAX_DATAGRAM_BYTES = 20 * 1024;
+/** Datagrams a second that are looked at, by source and in all; each begun KiB counts, since parsing takes by the byte. Policy, not protocol. */
 const MAX_PER_SOURCE = 400;
 const MAX_IN_ALL = 2_000;
-
 /** How often the interfaces are looked at again, milliseconds: addresses come and go. Policy, not protocol. */
 const REFRESH_MS = 30_000;
 
@@ -115,8 +114,9 @@ export class Discovery implements PeerFinder {
   /** One datagram of a neighbour. */
   receive(arrival: Arrival): void {
     const { datagram, source } = arrival;
-    if (!this.#perSource.allows(source.address) || !this.#inAll.allows('') || datagram.byteLength > MAX_DATAGRAM_BYTES)
-      return this.#drop();
+    const cost = Math.ceil(datagram.byteLength / 1024);
+    if (datagram.byteLength > MAX_DATAGRAM_BYTES) return this.#drop();
+    if (!this.#perSource.allows(source.address, cost) || !this.#inAll.allows('', cost)) return this.#drop();
     let message: ReturnType<typeof decodeDiscovery>;
     try {
       message = decodeDiscovery(datagram);

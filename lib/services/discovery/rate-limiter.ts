@@ -15,7 +15,7 @@ export class RateLimiter {
   }
 
   /** True, and counted, while the key keeps to its rate. */
-  allows(key: string): boolean {
+  allows(key: string, cost = 1): boolean {
     const now = this.#clock.now();
     const bucket = this.#buckets.get(key) ?? { tokens: this.#perSecond, at: now };
     this.#buckets.delete(key);
@@ -23,8 +23,8 @@ export class RateLimiter {
     if (this.#buckets.size > MAX_KEYS) this.#buckets.delete(this.#buckets.keys().next().value as string);
     bucket.tokens = Math.min(this.#perSecond, bucket.tokens + ((now - bucket.at) * this.#perSecond) / 1_000);
     bucket.at = now;
-    if (bucket.tokens < 1) return false;
-    bucket.tokens -= 1;
+    if (bucket.tokens < cost) return false;
+    bucket.tokens -= cost;
     return true;
   }
 }
