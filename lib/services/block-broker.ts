@@ -32,6 +32,8 @@ export class BlockBroker {
   readonly #observer: Observer;
   readonly #clock: Clock;
   readonly #flights = new SingleFlight<RetrievedBlock>();
+  /** Flights that nobody may join, so far. */
+  #alone = 0;
 
   constructor({ store, observer = ignoreObservations, clock = systemClock }: BlockBrokerOptions) {
     this.#store = store;
@@ -97,8 +99,8 @@ export class BlockBroker {
       if (bytes !== undefined) return { bytes, source: 'store' };
     }
     if (signal.aborted) throw signal.reason;
-    if (!request.persist) return this.#ask(request, sources, signal);
-    const key = request.content.keyOf(request.ordinal);
+    // What must not be kept is not shared either: a flight of its own.
+    const key = request.persist ? request.content.keyOf(request.ordinal) : `alone ${(this.#alone += 1)}`;
     const joining = this.#flights.has(key);
     if (joining) this.#observer({ type: 'collapsed' });
     try {
@@ -119,6 +121,7 @@ export class BlockBroker {
     const until = timeoutMs === undefined ? Infinity : this.#clock.now() + timeoutMs;
     let failure: unknown;
     for (const source of sources) {
+      if (signal.aborted) throw signal.reason;
       const left = source.name === 'origin' ? Infinity : until - this.#clock.now();
       if (left <= 0) {
         failure = new PeerDistError('ERR_PEERDIST_TIMEOUT', `no time left to ask ${source.name}`);
@@ -184,9 +187,9 @@ export class BlockBroker {
   }
 
   /**
-   * What is answered; an error past the deadline, or when nobody waits any more: not every source heeds its signal.
+   * What is answered; an error past the deadline: not every source heeds its signal. Whoever stops waiting is let go by its flight.
    *
-   * @param turn ends with the wait
+   * @param turn ends with the wait, and with `signal`
    */
   #withDeadline<T>(
     source: BlockOrigin,
@@ -198,7 +201,7 @@ export class BlockBroker {
     return new Promise<T>((resolve, reject) => {
       const settle = (): void => {
         cancel();
-        signal?.removeEventListener('abort', leave);
+        if (turn !== undefined) signal?.removeEventListener('abort', leave);
       };
       const fail = (error: unknown): void => {
         settle();
@@ -209,7 +212,7 @@ export class BlockBroker {
       const cancel = this.#clock.after(deadlineMs, () =>
         fail(new PeerDistError('ERR_PEERDIST_TIMEOUT', `${source} took longer than ${deadlineMs} ms`)),
       );
-      signal?.addEventListener('abort', leave, { once: true });
+      if (turn !== undefined) signal?.addEventListener('abort', leave, { once: true });
       answer.then((value) => {
         settle();
         resolve(value);

@@ -51,12 +51,13 @@ export class PeerConnections {
 
   /** Posts a message; answers are read to their end before anybody gets them. */
   post(peer: PeerAddress, message: Uint8Array, maxBytes: number): Exchange {
-    let current: ClientRequest;
+    let request: ClientRequest;
     let ended: PeerError | undefined;
     const answer = new Promise<Uint8Array>((resolve, reject) => {
+      const fail = (error: PeerError): void => reject(ended ?? error);
       const start = (): void => {
         let hasAnswered = false;
-        const mine = httpRequest({
+        const current = httpRequest({
           agent: this.#agent,
           host: peer.address,
           port: peer.port,
@@ -64,26 +65,24 @@ export class PeerConnections {
           path: RETRIEVAL_PATH,
           headers: { 'content-length': message.byteLength },
         });
-        current = mine;
-        current.once('response', (response) => {
+        request = current;
+        current.on('response', (response) => {
           hasAnswered = true;
-          readAnswer(response, maxBytes, this.#scratch).then(resolve, (error: unknown) => reject(ended ?? error));
+          this.#read(response, maxBytes, resolve, fail);
         });
         current.on('error', (error) => {
-          if (ended !== undefined) return reject(ended);
           // The peer closed an idle connection just as it was wanted: that is nobody's fault.
-          if (current.reusedSocket && !hasAnswered) return start();
-          return reject(new PeerError('failed', 'the peer cannot be reached or broke off', error));
+          if (ended === undefined && current.reusedSocket && !hasAnswered) start();
+          else fail(new PeerError('failed', 'the peer cannot be reached or broke off', error));
         });
         // Nothing was said of expecting any, and a flood of them would keep everybody from the event loop.
-        current.once('information', () => {
+        current.on('information', () => {
           ended ??= new PeerError('failed', 'the peer sent an interim answer');
-          mine.destroy(ended);
+          current.destroy(ended);
         });
         // A 101 that nobody asked for is neither a response nor an error.
-        current.once('close', () => {
-          if (!hasAnswered && mine === current)
-            reject(ended ?? new PeerError('failed', 'the peer closed without an answer'));
+        current.on('close', () => {
+          if (!hasAnswered && request === current) fail(new PeerError('failed', 'the peer closed without an answer'));
         });
         current.end(message);
       };
@@ -93,7 +92,7 @@ export class PeerConnections {
       answer,
       cancel: (reason) => {
         ended ??= new PeerError(reason, `the question was ended: ${reason}`);
-        current.destroy(ended);
+        request.destroy(ended);
       },
     };
   }
@@ -106,35 +105,33 @@ export class PeerConnections {
   close(): void {
     this.#agent.destroy();
   }
-}
 
-function readAnswer(response: IncomingMessage, maxBytes: number, scratch: Scratch): Promise<Uint8Array> {
-  return new Promise((resolve, reject) => {
-    let isOver = false;
+  /** Calls back once, with all of the body or why there is none. */
+  #read(
+    response: IncomingMessage,
+    maxBytes: number,
+    resolve: (answer: Uint8Array) => void,
+    reject: (error: PeerError) => void,
+  ): void {
     const fail = (failure: PeerFailure, message: string, cause?: unknown): void => {
-      if (isOver) return;
-      isOver = true;
       reject(new PeerError(failure, message, cause));
       response.destroy();
     };
     if (response.statusCode !== 200) return fail('failed', `the peer answered ${response.statusCode}`);
     const announced = Number(response.headers['content-length'] ?? maxBytes);
     if (!(announced <= maxBytes)) return fail('lied', 'the peer announced too much');
-    const bytes = scratch.take(announced);
+    const bytes = this.#scratch.take(announced);
     let length = 0;
     response.on('data', (chunk: Uint8Array) => {
       if (length + chunk.byteLength > announced) return fail('lied', 'the peer sent too much');
       bytes.set(chunk, length);
       length += chunk.byteLength;
+      return undefined;
     });
-    response.once('end', () => {
-      isOver = true;
-      resolve(bytes.subarray(0, length));
-    });
-    response.once('error', (error) => fail('failed', 'the peer broke off', error));
-    response.once('close', () => fail('failed', 'the peer broke off'));
+    response.on('end', () => resolve(bytes.subarray(0, length)));
+    response.on('error', (error) => fail('failed', 'the peer broke off', error));
     return undefined;
-  });
+  }
 }
 
 /** Memory for answers, used again: they come by the thousand and live for a moment. */

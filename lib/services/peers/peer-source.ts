@@ -72,7 +72,7 @@ export class PeerSource implements BlockSource {
   readonly #attempts = new Set<Attempt>();
   /** News that is going to pump when it comes. */
   readonly #awaited = new WeakSet<Promise<void>>();
-  #waiting: Job[] = [];
+  readonly #waiting: Job[] = [];
   #cancelSweep: (() => void) | undefined;
   #isClosed = false;
 
@@ -157,8 +157,10 @@ export class PeerSource implements BlockSource {
   /** Gives waiting jobs to peers, first come, first served, as long as there is room. */
   #pump(): void {
     const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const job of waiting) if (!this.#serve(job)) this.#waiting.push(job);
+    for (let place = 0; place < waiting.length && this.#attempts.size < this.#maxInFlight;) {
+      if (this.#serve(waiting[place] as Job)) waiting.splice(place, 1);
+      else place += 1;
+    }
     this.#sweepLater();
   }
 
