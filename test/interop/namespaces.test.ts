@@ -269,11 +269,15 @@ async function download(
   });
   let length = 0;
   let isSame = true;
+  let pauseMs = 0;
+  let lastAt = performance.now();
   const read = async (): Promise<number | null> => {
     for await (const chunk of client.stdout as AsyncIterable<Buffer>) {
       isSame &&= chunk.equals(wanted.subarray(length, length + chunk.byteLength));
       if (at !== undefined && length < at[0] && length + chunk.byteLength >= at[0]) at[1]();
       length += chunk.byteLength;
+      pauseMs = Math.max(pauseMs, performance.now() - lastAt);
+      lastAt = performance.now();
     }
     return ended;
   };
@@ -284,7 +288,8 @@ async function download(
     `${file}: one request, one answer`,
   );
   test.same([length, isSame], [wanted.byteLength, true], `${file}: every byte`);
-  test.comment(`${machine.namespace} ${file} ${part.join(' ')}: ${Math.round(performance.now() - startedAt)} ms`);
+  const tookMs = Math.round(performance.now() - startedAt);
+  test.comment(`${machine.namespace} ${file} ${part.join(' ')}: ${tookMs} ms, longest pause ${Math.round(pauseMs)} ms`);
 }
 
 /** Waits until a branch has blocks of so many bytes. */
