@@ -75,13 +75,25 @@ export class RetrievalServer {
   /** Answers a request to the well-known path. @returns false, and leaves the request alone, when it is to another */
   handle(request: IncomingMessage, response: ServerResponse): boolean {
     if (request.url?.toUpperCase() !== RETRIEVAL_PATH.toUpperCase()) return false;
-    const { socket } = request;
-    // Behind an answer under way. Nobody pipelines POST (RFC 9112 9.3.2), and this response would not hear of the connection's end.
-    if (response.socket === null) {
-      this.#observer({ type: 'upload', result: 'rejected', bytes: 0 });
-      socket.destroy();
-      return true;
+    if (response.socket !== null) this.#serve(request, response);
+    else {
+      // Behind another answer. Of one that has left, Node hears only after it has read what the peer asks next: so it looks again.
+      setImmediate(() => {
+        if (response.socket !== null) this.#serve(request, response);
+        else this.#refusePipelined(request);
+      });
     }
+    return true;
+  }
+
+  /** Nobody pipelines POST (RFC 9112 9.3.2), and a response behind another does not hear of the connection's end. */
+  #refusePipelined({ socket }: IncomingMessage): void {
+    this.#observer({ type: 'upload', result: 'rejected', bytes: 0 });
+    socket.destroy();
+  }
+
+  #serve(request: IncomingMessage, response: ServerResponse): void {
+    const { socket } = request;
     const cancel = this.#clock.after(this.#uploadTimeoutMs, () => response.destroy());
     let isActive = false;
     let isSent = false;
@@ -104,7 +116,6 @@ export class RetrievalServer {
         return this.answer(message, !isActive);
       });
     }
-    return true;
   }
 
   /**

@@ -4,7 +4,7 @@
  */
 import { createDecipheriv } from 'node:crypto';
 import { once } from 'node:events';
-import type { Server } from 'node:http';
+import { createServer, type Server, type ServerResponse } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { platform } from 'node:os';
 import * as fc from 'fast-check';
@@ -1010,6 +1010,28 @@ await t.test('any message at all gets 200 or 400, on a connection that is otherw
   await fc.assert(fc.asyncProperty(fc.uint8Array({ maxLength: 90 }), check), { numRuns: 50, seed: 20_260_302 });
   test.ok((statuses[200] ?? 0) > 30 && (statuses[400] ?? 0) > 30, JSON.stringify(statuses));
 });
+
+await t.test(
+  'a question read before Node knows that the answer before it has left is no pipelined one',
+  async (test) => {
+    const retrieval = new RetrievalServer({ store: holed(), clock: new ManualClock() });
+    let before: ServerResponse | undefined;
+    const server = createServer((request, response) => {
+      if (before === undefined) {
+        before = response;
+        return;
+      }
+      retrieval.handle(request, response);
+      before.end();
+    });
+    const client = await RawClient.connect(test, await listen(test, server));
+    client.send(Buffer.concat([Buffer.from('GET / HTTP/1.1\r\nHost: peer\r\n\r\n'), post(getBlock(1))]));
+    test.equal((await client.response('GET')).status, 200);
+    const { status, body } = await client.response('POST');
+    test.equal(status, 200);
+    test.match(decodeResponse(Buffer.from(body, 'latin1')), { type: 'block', blockIndex: 1 });
+  },
+);
 
 await t.test('answer() can be asked without HTTP, and throws for what deserves no answer', async (test) => {
   const retrieval = new RetrievalServer({ store: holed(), clock: new ManualClock() });
