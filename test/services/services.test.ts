@@ -825,7 +825,9 @@ await t.test('one moment of silence is one failure of a peer, three are enough',
   };
   test.same(silence(4), [false, false, false, false]);
   test.same(silence(4), [false, false, false, false]);
+  test.equal(peer.isDoubtful, true);
   peer.answered(10, 1, 32);
+  test.equal(peer.isDoubtful, false);
   test.same([...silence(4), ...silence(1)], [false, false, false, false, false], 'in a row, that is');
   test.equal(peer.isBanned, false);
   test.same(silence(2), [true, false]);

@@ -70,7 +70,7 @@ export class PeerChoice {
       const holds = needsList ? known.holds(peer, block.segment, block.blockIndex) : 'yes';
       if (holds === 'no') return;
       if (holds === 'unknown' && peer.isFree) this.#askForList(known, peer, block.segment);
-      if (holds !== 'yes' || !peer.isFree) mayCome = true;
+      if (holds !== 'yes' || !peer.isFree) mayCome ||= !peer.isDoubtful;
       else if (best === undefined || peer.expectedMs < best.expectedMs) best = peer;
     };
     const named = new Set<Peer>();

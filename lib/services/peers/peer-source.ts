@@ -44,6 +44,7 @@ interface Attempt {
   /** Questions the peer had at the same time. */
   readonly concurrency: number;
   readonly job: Job | undefined;
+  isOverdue: boolean;
 }
 
 /** A block somebody waits for. */
@@ -73,6 +74,7 @@ export class PeerSource implements BlockSource {
   /** News that is going to pump when it comes. */
   readonly #awaited = new WeakSet<Promise<void>>();
   readonly #waiting: Job[] = [];
+  #overdue = 0;
   #cancelSweep: (() => void) | undefined;
   #isClosed = false;
 
@@ -166,7 +168,7 @@ export class PeerSource implements BlockSource {
 
   /** Gives a job to a peer, or up. @returns false when it has to wait */
   #serve(job: Job): boolean {
-    if (this.#attempts.size >= this.#maxInFlight) return false;
+    if (!this.#hasRoom) return false;
     const choice = this.#choose(job);
     if (choice === 'wait') return false;
     if (choice === undefined) job.settle(undefined);
@@ -205,7 +207,7 @@ export class PeerSource implements BlockSource {
   }
 
   #askForList(known: ContentPeers, peer: Peer, segment: number): void {
-    if (this.#attempts.size >= this.#maxInFlight) return;
+    if (!this.#hasRoom) return;
     known.learn(peer, segment, 'asking');
     void this.#put(peer, blockListQuestion(known.content, segment), undefined, (blocks) => {
       this.#observer({ type: 'peer_request', result: 'list' });
@@ -214,6 +216,11 @@ export class PeerSource implements BlockSource {
       if (!isAnswered) known.learn(peer, segment, undefined);
       this.#pump();
     });
+  }
+
+  /** What is overdue takes nobody's place: a peer that has gone must not hold up those that are there. */
+  get #hasRoom(): boolean {
+    return this.#attempts.size - this.#overdue < this.#maxInFlight;
   }
 
   /** Puts one question to one peer. @returns whether it was answered honestly; never rejects */
@@ -230,6 +237,7 @@ export class PeerSource implements BlockSource {
       startedAt: this.#clock.now(),
       concurrency: peer.inFlight,
       job,
+      isOverdue: false,
     };
     this.#attempts.add(attempt);
     job?.attempts.add(attempt);
@@ -255,6 +263,10 @@ export class PeerSource implements BlockSource {
 
   #end(attempt: Attempt): void {
     attempt.peer.inFlight -= 1;
+    if (attempt.isOverdue) {
+      attempt.peer.overdue -= 1;
+      this.#overdue -= 1;
+    }
     this.#attempts.delete(attempt);
     attempt.job?.attempts.delete(attempt);
   }
@@ -300,12 +312,20 @@ export class PeerSource implements BlockSource {
   /** The request timer, and second questions about blocks that are overdue: the reader stands still for them. */
   #sweep(): void {
     const now = this.#clock.now();
-    for (const { exchange, startedAt, job } of this.#attempts) {
+    for (const attempt of this.#attempts) {
+      const { exchange, startedAt, job, peer } = attempt;
       const age = now - startedAt;
       if (age >= this.#requestTimeoutMs) exchange.cancel('timeout');
-      else if (job?.attempts.size === 1 && age > this.#patience.overdueMs && this.#attempts.size < this.#maxInFlight) {
-        const second = this.#choose(job);
-        if (second !== undefined && second !== 'wait') this.#ask(job, second);
+      else if (job !== undefined && age > this.#patience.overdueMs) {
+        if (!attempt.isOverdue) {
+          attempt.isOverdue = true;
+          peer.overdue += 1;
+          this.#overdue += 1;
+        }
+        if (job.attempts.size === 1 && this.#hasRoom) {
+          const second = this.#choose(job);
+          if (second !== undefined && second !== 'wait') this.#ask(job, second);
+        }
       }
     }
   }

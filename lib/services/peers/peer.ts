@@ -20,6 +20,8 @@ const MAX_BAN_MS = 600_000;
 export class Peer {
   readonly address: PeerAddress;
   inFlight = 0;
+  /** Of them, those that should have been answered by now. */
+  overdue = 0;
   readonly #clock: Clock;
   /** Milliseconds of the peer's time one block takes, many at once counted; undefined before the first. */
   #serviceMs: number | undefined;
@@ -38,9 +40,19 @@ export class Peer {
     return this.#bannedUntil > this.#clock.now();
   }
 
+  /** True while it has not answered since it failed: it is asked now and then, but nobody waits for it. */
+  get isDoubtful(): boolean {
+    return this.#strikes > 0;
+  }
+
   /** True when it may be asked for one more thing. */
   get isFree(): boolean {
-    return this.inFlight < this.#window && !this.isBanned && (this.inFlight === 0 || this.expectedMs <= MAX_QUEUE_MS);
+    return (
+      this.overdue === 0 &&
+      this.inFlight < this.#window &&
+      !this.isBanned &&
+      (this.inFlight === 0 || this.expectedMs <= MAX_QUEUE_MS)
+    );
   }
 
   /** Milliseconds the next block would take. A stranger is believed to be quick, or it would never be tried. */
