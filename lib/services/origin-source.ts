@@ -18,6 +18,8 @@ export interface OriginSourceOptions {
 
 /** Blocks asked for in one range request. 1024 are 64 MiB, after which one round trip is lost in the noise. Policy, not protocol. */
 const MAX_RUN_BLOCKS = 1024;
+/** The same when peers are only late: they are likely to deliver what follows, and what the line carries until it is told to stop is lost. Policy. */
+const MAX_OVERDUE_BLOCKS = 16;
 /** A block this far ahead of a running transfer waits for it; one further away gets a transfer of its own. Policy, not protocol. */
 const JOIN_AHEAD_BLOCKS = 256;
 /** Transfers of one content at a time; more wait their turn. Policy, not protocol. */
@@ -82,7 +84,9 @@ export class OriginSource implements BlockSource {
       await this.#turn(signal);
       return this.#ownRun(request, signal, reason);
     }
-    const extent = this.#lastOrdinal(request, signal, this.#clock.now() + LOCAL_DEADLINE_MS);
+    const most = request.ordinal + (reason === 'timeout' ? MAX_OVERDUE_BLOCKS : MAX_RUN_BLOCKS) - 1;
+    const limit = Math.min(request.lastOrdinal, most);
+    const extent = this.#lastOrdinal(request, limit, signal, this.#clock.now() + LOCAL_DEADLINE_MS);
     if (typeof extent === 'number') return this.#start(request, extent, reason).take(request, signal);
     // The block is asked for in the turn that starts the transfer, or a prompt origin would deliver it to nobody.
     let taken: Promise<Uint8Array> | undefined;
@@ -135,12 +139,12 @@ export class OriginSource implements BlockSource {
   /** How far one request may go: to where the reader stops, a block that is at hand, or another transfer begins. */
   #lastOrdinal(
     request: BlockRequest,
+    limit: number,
     signal: AbortSignal,
     until: number,
     from = request.ordinal + 1,
   ): number | Promise<number> {
     const starts = new Set([...this.#runs].map((run) => run.firstOrdinal));
-    const limit = Math.min(request.lastOrdinal, request.ordinal + MAX_RUN_BLOCKS - 1);
     for (let ordinal = from; ordinal <= limit; ordinal += 1) {
       if (starts.has(ordinal)) return ordinal - 1;
       const held = this.#isHeld(request, ordinal);
@@ -150,7 +154,7 @@ export class OriginSource implements BlockSource {
         return held.then((isHeld) => {
           if (isHeld) return ordinal - 1;
           const isOver = signal.aborted || this.#clock.now() >= until;
-          return isOver ? ordinal : this.#lastOrdinal(request, signal, until, ordinal + 1);
+          return isOver ? ordinal : this.#lastOrdinal(request, limit, signal, until, ordinal + 1);
         });
       }
     }

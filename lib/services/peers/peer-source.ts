@@ -74,7 +74,6 @@ export class PeerSource implements BlockSource {
   /** News that is going to pump when it comes. */
   readonly #awaited = new WeakSet<Promise<void>>();
   readonly #waiting: Job[] = [];
-  #overdue = 0;
   #cancelSweep: (() => void) | undefined;
   #isClosed = false;
 
@@ -159,7 +158,7 @@ export class PeerSource implements BlockSource {
   /** Gives waiting jobs to peers, first come, first served, as long as there is room. */
   #pump(): void {
     const waiting = this.#waiting;
-    for (let place = 0; place < waiting.length && this.#attempts.size < this.#maxInFlight;) {
+    for (let place = 0; place < waiting.length && this.#hasRoom;) {
       if (this.#serve(waiting[place] as Job)) waiting.splice(place, 1);
       else place += 1;
     }
@@ -218,9 +217,8 @@ export class PeerSource implements BlockSource {
     });
   }
 
-  /** What is overdue takes nobody's place: a peer that has gone must not hold up those that are there. */
   get #hasRoom(): boolean {
-    return this.#attempts.size - this.#overdue < this.#maxInFlight;
+    return this.#attempts.size < this.#maxInFlight;
   }
 
   /** Puts one question to one peer. @returns whether it was answered honestly; never rejects */
@@ -263,10 +261,7 @@ export class PeerSource implements BlockSource {
 
   #end(attempt: Attempt): void {
     attempt.peer.inFlight -= 1;
-    if (attempt.isOverdue) {
-      attempt.peer.overdue -= 1;
-      this.#overdue -= 1;
-    }
+    if (attempt.isOverdue) attempt.peer.overdue -= 1;
     this.#attempts.delete(attempt);
     attempt.job?.attempts.delete(attempt);
   }
@@ -309,7 +304,10 @@ export class PeerSource implements BlockSource {
     });
   }
 
-  /** The request timer, and second questions about blocks that are overdue: the reader stands still for them. */
+  /**
+   * The request timer, and blocks that are overdue: the reader stands still for them, so a second peer is asked. Where there is no room, the
+   * first question gives up its place: a peer that has gone must not hold up those that are there.
+   */
   #sweep(): void {
     const now = this.#clock.now();
     for (const attempt of this.#attempts) {
@@ -317,12 +315,10 @@ export class PeerSource implements BlockSource {
       const age = now - startedAt;
       if (age >= this.#requestTimeoutMs) exchange.cancel('timeout');
       else if (job !== undefined && age > this.#patience.overdueMs) {
-        if (!attempt.isOverdue) {
-          attempt.isOverdue = true;
-          peer.overdue += 1;
-          this.#overdue += 1;
-        }
-        if (job.attempts.size === 1 && this.#hasRoom) {
+        if (!attempt.isOverdue) peer.overdue += 1;
+        attempt.isOverdue = true;
+        if (!this.#hasRoom) exchange.cancel('timeout');
+        else if (job.attempts.size === 1) {
           const second = this.#choose(job);
           if (second !== undefined && second !== 'wait') this.#ask(job, second);
         }
