@@ -57,11 +57,15 @@ export class ContentPeers {
     return experience !== undefined && experience.leftAloneUntil > this.#clock.now();
   }
 
-  /** `unknown` when it would have to be asked. */
-  holds(peer: Peer, segment: number, blockIndex: number): 'yes' | 'no' | 'asking' | 'unknown' {
+  /**
+   * `unknown` when it would have to be asked.
+   *
+   * @param patienceMs after which an answer that is still to come counts as no: the request timer is not for readers to wait for
+   */
+  holds(peer: Peer, segment: number, blockIndex: number, patienceMs: number): 'yes' | 'no' | 'asking' | 'unknown' {
     const known = this.#experiences.get(peer)?.lists.get(segment);
     if (known === undefined) return 'unknown';
-    if (known.blocks === 'asking') return 'asking';
+    if (known.blocks === 'asking') return this.#clock.now() - known.since > patienceMs ? 'no' : 'asking';
     if (known.blocks[blockIndex] === true) return 'yes';
     return this.#clock.now() - known.since > LIST_AGE_MS ? 'unknown' : 'no';
   }

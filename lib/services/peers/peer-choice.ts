@@ -59,7 +59,7 @@ export class PeerChoice {
   }
 
   /** The peer likely to answer soonest; `wait` when one may become free or known; undefined when nobody is left but who is still to be found. */
-  best(wanted: WantedBlock): Peer | 'wait' | undefined {
+  best(wanted: WantedBlock, listMs: number): Peer | 'wait' | undefined {
     const { known, block, segmentId, segmentBlocks, wantedBlocks, tried } = wanted;
     if (tried.length >= MAX_TRIES) return undefined;
     const paysList = known.content.information.version === 1 && wantedBlocks >= LIST_BLOCKS;
@@ -67,7 +67,7 @@ export class PeerChoice {
     let mayCome = false;
     const consider = (peer: Peer, needsList: boolean): void => {
       if (peer.isBanned || tried.includes(peer) || known.isLeftAlone(peer)) return;
-      const holds = needsList ? known.holds(peer, block.segment, block.blockIndex) : 'yes';
+      const holds = needsList ? known.holds(peer, block.segment, block.blockIndex, listMs) : 'yes';
       if (holds === 'no') return;
       if (holds === 'unknown' && peer.isFree) this.#askForList(known, peer, block.segment);
       if (holds !== 'yes' || !peer.isFree) mayCome ||= !peer.isDoubtful;

@@ -176,7 +176,7 @@ export class PeerSource implements BlockSource {
   }
 
   #choose(job: Job): Peer | 'wait' | undefined {
-    const best = this.#choice.best(job);
+    const best = this.#choice.best(job, this.#patience.deadlineMs(0, 0, 0));
     if (best !== undefined) return best;
     // Only somebody new could help now.
     const news = this.#finder.awaited(job.segmentId);
