@@ -591,6 +591,23 @@ await t.test('a block that is overdue is put to a second peer, and the first ans
   }
 });
 
+await t.test('who was asked second is not blamed when the first answers after all', async (test) => {
+  const [slow, spare] = [await startPeer(test, SMALL, 'hold'), await startPeer(test, SMALL, 'hold')];
+  for (const ordinal of upTo(4)) {
+    const reader = new Reader(test, SMALL, { peers: [slow, spare] });
+    const block = reader.get(ordinal);
+    await until(() => slow.held.length === 1, 'the first is asked');
+    reader.clock.advance(100);
+    await until(() => spare.held.length === 1, 'the second is asked');
+    slow.release();
+    test.equal(await block, 'block');
+    await until(() => reader.observations.count('peer_request') === 2, 'the second question is over');
+    test.same([reader.count('cancelled'), reader.count('timeout')], [1, 0]);
+    spare.held.length = 0;
+    reader.source.close();
+  }
+});
+
 await t.test('the request timer: two seconds, then the next peer', async (test) => {
   const [first, second, third] = await Promise.all(upTo(3).map(() => startPeer(test, SMALL, 'stall')));
   if (first === undefined || second === undefined || third === undefined) throw new Error('three');
