@@ -8,7 +8,16 @@ import type { CipherName } from '../../lib/crypto/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
 import { PeerDist } from '../../lib/peerdist/index.ts';
 import { encodeContentInformation } from '../../lib/protocol/pccrc/index.ts';
-import { type BlockRequest, type Holder, type PeerFinder, PeerSource } from '../../lib/services/index.ts';
+import {
+  BlockBroker,
+  type BlockRequest,
+  type Holder,
+  OriginSource,
+  type PeerFinder,
+  PeerSource,
+  type RetrievedBlock,
+} from '../../lib/services/index.ts';
+import { MemoryBlockStore } from '../../lib/stores/index.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { deferred } from '../support/peerdist.ts';
 import {
@@ -21,6 +30,7 @@ import {
   startPeer,
 } from '../support/peers.ts';
 import { inTime, Observations, until } from '../support/proxies.ts';
+import { ScriptedOrigin } from '../support/scripted-origin.ts';
 import { seededBytes } from '../support/random.ts';
 import { failureOf, stateOf, turns } from '../support/turns.ts';
 
@@ -550,6 +560,42 @@ await t.test('a failure costs a peer its place in the queue', async (test) => {
   test.same([reader.count('failed'), reader.bans], [1, 0]);
 });
 
+await t.test('a failure halves what a peer is given at a time, and only failures in a row add up', async (test) => {
+  const peer = await startPeer(test, SMALL, 'hold');
+  const reader = new Reader(test, SMALL, { peers: [peer] });
+  const first = reader.getAll(upTo(30));
+  await until(() => peer.held.length === 4, '4 at a time');
+  for (let window = 5; window <= 16; window += 1) {
+    peer.release(1);
+    await until(() => peer.held.length === window, `${window} at a time`);
+  }
+  test.equal(peer.blocks.length, 28);
+  const [bad] = peer.held.splice(0, 1);
+  bad?.response.writeHead(500).end();
+  await until(() => reader.count('failed') === 1, 'one breaks off');
+  // Half of 16, and one more for each answer; 12 are still under way.
+  peer.release(3);
+  await until(() => reader.count('block') === 15, 'three are answered');
+  await turns(20);
+  test.equal(peer.blocks.length, 28, 'nothing more is asked');
+  peer.release(1);
+  await until(() => peer.blocks.length === 29, 'until there are fewer');
+  peer.behaviour = 'honest';
+  peer.release();
+  test.equal(await first, '29 block, 1 nothing');
+
+  peer.behaviour = '500';
+  await reader.get(30);
+  await reader.get(31);
+  peer.behaviour = 'honest';
+  test.equal(await reader.get(32), 'block');
+  for (const ordinal of upTo(9, 100)) {
+    peer.behaviour = ordinal % 3 === 0 ? 'honest' : '500';
+    await reader.get(ordinal);
+  }
+  test.same([reader.bans, reader.count('failed')], [0, 9]);
+});
+
 await t.test('an idle connection that the peer closes just then is nobody’s fault', async (test) => {
   const peer = await startPeer(test, SMALL, 'one answer a connection');
   const reader = new Reader(test, SMALL, { peers: [peer] });
@@ -662,6 +708,45 @@ await t.test('deadlines: as long as the reader can wait, but not less than a sec
   peer.behaviour = 'honest';
   for (const ordinal of upTo(60)) await reader.get(ordinal);
   test.equal(deadline(0, 200), 250, 'and patience goes when blocks are quick again');
+});
+
+await t.test('a hole goes to the origin early, and the peer hears of it', async (test) => {
+  const peer = await startPeer(test, SMALL, 'hold');
+  const reader = new Reader(test, SMALL, { peers: [peer] });
+  const { clock } = reader;
+  const origin = new ScriptedOrigin(SMALL.bytes, { chunkBytes: 1_000 });
+  const store = new MemoryBlockStore({ maxBytes: 1_000_000 });
+  const broker = new BlockBroker({ store, clock });
+  const way = new OriginSource({ clock, onFirstBlock: (ms) => broker.originPace.note(ms) });
+  const retrieve = (ordinal: number, neededInMs?: number): Promise<RetrievedBlock> =>
+    (async () =>
+      broker.retrieve(
+        reader.request(ordinal, { lastOrdinal: ordinal, neededInMs, fetchMissing: origin.fetch }),
+        [reader.source, way],
+        never,
+      ))();
+
+  const wanted = retrieve(0);
+  const wantedLater = retrieve(1, 1_000);
+  await until(() => peer.held.length === 2, 'the peer is asked for both');
+  await pass(clock, 245);
+  test.same(origin.asked, []);
+  await pass(clock, 5);
+  const { bytes, source } = await inTime(wanted, 'the block that is wanted now');
+  test.same([source, Buffer.compare(bytes, blockOf(SMALL, 0)), origin.asked], ['origin', 0, ['0+1000']]);
+  await until(() => peer.inFlight === 1, 'the peer is told, long before the request timer');
+  test.equal(reader.count('timeout'), 1);
+  peer.held.shift();
+  await pass(clock, 500);
+  test.equal(await stateOf(wantedLater), 'pending', 'the other one has time');
+  peer.release();
+  test.equal((await wantedLater).source, 'peer');
+  // The origin has been quick, so that one may wait longer for the neighbours.
+  test.ok(broker.originPace.blockMs < 200);
+  const deadline = (ordinal: number): number =>
+    reader.source.deadlineMs(reader.request(ordinal, { neededInMs: 3_000 }), broker.originPace.blockMs);
+  test.ok(deadline(2) > 2_800 && deadline(2) <= 3_000, `${deadline(2)}`);
+  for (const ordinal of [0, 1]) test.equal((await retrieve(ordinal)).source, 'store', 'and both are kept');
 });
 
 // --- Leaving ---------------------------------------------------------------------------------------------------------------------------
