@@ -102,14 +102,16 @@ await t.test('PeerCache: what was said, by whom, for a minute', (test) => {
   const cache = new PeerCache(clock);
   cache.add('x', holder('10.0.0.1'));
   test.same(cache.holders('x'), [], 'nobody asked about that');
-  test.equal(cache.beginAsking('a'), true);
-  test.equal(cache.beginAsking('a'), false, 'asked just now');
+  test.equal(cache.isDue('a'), true);
+  cache.beginAsking('a');
+  test.equal(cache.isDue('a'), false, 'asked just now');
   cache.add('a', holder('10.0.0.1', 80, 1));
   clock.advance(14_999);
-  test.equal(cache.beginAsking('a'), false);
+  test.equal(cache.isDue('a'), false);
   cache.add('a', holder('10.0.0.2'));
   clock.advance(1);
-  test.equal(cache.beginAsking('a'), true, 'again after 15 s');
+  test.equal(cache.isDue('a'), true, 'again after 15 s');
+  cache.beginAsking('a');
   test.match(cache.holders('a'), [{ peer: { address: '10.0.0.1' } }, { peer: { address: '10.0.0.2' } }]);
   clock.advance(45_000);
   test.equal(cache.holders('a').length, 2);
@@ -140,24 +142,25 @@ await t.test('PeerCache: has room for so many and no more', (test) => {
   test.equal(cache.holders('a').length, 16);
   cache.beginAsking('one more');
   test.same(cache.holders('a'), [], 'the oldest of 32,769 segments is forgotten');
-  test.equal(cache.beginAsking('a'), true);
+  test.equal(cache.isDue('a'), true);
+  cache.beginAsking('a');
   test.end();
 });
 
 await t.test('PeerCache: counts answers to the last question', (test) => {
   const clock = new ManualClock();
   const cache = new PeerCache(clock);
-  test.same(cache.quorum('a'), { answers: 0, full: 0 });
+  test.same(cache.quorum('a', 512), { answers: 0, full: 0 });
   cache.beginAsking('a');
   cache.add('a', holder('10.0.0.1'));
   cache.add('a', holder('10.0.0.1'));
   cache.add('a', holder('10.0.0.2', 80, 3));
-  test.match(cache.quorum('a'), { answers: 2, full: 1 }, 'each once');
+  test.match(cache.quorum('a', 512), { answers: 2, full: 1 }, 'each once');
   clock.advance(20_000);
   cache.beginAsking('a');
-  test.match(cache.quorum('a'), { answers: 0, full: 0 });
+  test.match(cache.quorum('a', 512), { answers: 0, full: 0 });
   cache.add('a', holder('10.0.0.1', 80, 1));
-  test.match(cache.quorum('a'), { answers: 1, full: 0 });
+  test.match(cache.quorum('a', 512), { answers: 1, full: 0 });
   test.end();
 });
 

@@ -79,7 +79,7 @@ export class Discovery implements PeerFinder {
       store,
       portOn,
       reply: (datagram, arrival) => this.#sockets?.reply(datagram, arrival),
-      quorum: (segmentId) => this.#prober.quorum(segmentId),
+      quorum: (segmentId, blockCount) => this.#prober.quorum(segmentId, blockCount),
       observer,
       clock,
       random,

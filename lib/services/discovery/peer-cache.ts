@@ -14,9 +14,9 @@ const AGE_MS = 60_000;
 const ASK_AGAIN_MS = 15_000;
 
 interface Entry {
-  askedAt: number;
-  answers: number;
-  full: number;
+  readonly askedAt: number;
+  /** How many blocks each answer to the last question named. */
+  readonly answers: Holder['blocks'][];
   readonly holders: Map<string, Holder & { readonly at: number }>;
 }
 
@@ -29,16 +29,18 @@ export class PeerCache {
     this.#clock = clock;
   }
 
-  /** @returns false when the segment was asked about just now */
-  beginAsking(segmentId: string): boolean {
-    const now = this.#clock.now();
-    const known = this.#segments.get(segmentId);
-    if (known !== undefined && now - known.askedAt < ASK_AGAIN_MS) return false;
+  /** False when the segment was asked about just now. */
+  isDue(segmentId: string): boolean {
+    const askedAt = this.#segments.get(segmentId)?.askedAt;
+    return askedAt === undefined || this.#clock.now() - askedAt >= ASK_AGAIN_MS;
+  }
+
+  /** The segment is asked about. */
+  beginAsking(segmentId: string): void {
+    const holders = this.#segments.get(segmentId)?.holders ?? new Map();
     this.#segments.delete(segmentId);
-    const entry: Entry = { askedAt: now, answers: 0, full: 0, holders: known?.holders ?? new Map() };
-    this.#segments.set(segmentId, entry);
+    this.#segments.set(segmentId, { askedAt: this.#clock.now(), answers: [], holders });
     if (this.#segments.size > MAX_SEGMENTS) this.#segments.delete(this.#segments.keys().next().value as string);
-    return true;
   }
 
   add(segmentId: string, holder: Holder): void {
@@ -51,10 +53,7 @@ export class PeerCache {
       if (entry.holders.size >= MAX_HOLDERS || neighbours >= MAX_HOLDERS_PER_ADDRESS) return;
     }
     const at = this.#clock.now();
-    if ((entry.holders.get(name)?.at ?? -Infinity) < entry.askedAt) {
-      entry.answers += 1;
-      if (holder.blocks === 'all') entry.full += 1;
-    }
+    if ((entry.holders.get(name)?.at ?? -Infinity) < entry.askedAt) entry.answers.push(holder.blocks);
     entry.holders.set(name, { ...holder, at });
   }
 
@@ -66,7 +65,14 @@ export class PeerCache {
     return [...entry.holders.values()];
   }
 
-  quorum(segmentId: string): { readonly answers: number; readonly full: number } {
-    return this.#segments.get(segmentId) ?? { answers: 0, full: 0 };
+  /**
+   * Answers to the last question about a segment, and those of them that had all of it.
+   *
+   * @param blockCount blocks the segment has
+   */
+  quorum(segmentId: string, blockCount: number): { readonly answers: number; readonly full: number } {
+    const answers = this.#segments.get(segmentId)?.answers ?? [];
+    const full = answers.filter((blocks) => blocks === 'all' || blocks >= blockCount);
+    return { answers: answers.length, full: full.length };
   }
 }

@@ -81,9 +81,10 @@ export class Prober implements PeerFinder {
 
   seek(segmentIds: readonly string[], version: DiscoveryVersion): void {
     for (const segmentId of segmentIds) {
-      if (this.#isClosed || !this.#cache.beginAsking(segmentId)) continue;
+      if (this.#isClosed || !this.#cache.isDue(segmentId)) continue;
       const probe = this.#collecting.get(version) ?? this.#begin(version);
       if (probe === undefined) return;
+      this.#cache.beginAsking(segmentId);
       probe.segmentIds.push(segmentId);
       this.#awaited.set(segmentId, probe);
       if (probe.segmentIds.length >= MAX_PROBE_SEGMENTS) this.#send(probe);
@@ -91,8 +92,8 @@ export class Prober implements PeerFinder {
   }
 
   /** Answers there were when this segment was last asked about; what the responder's quorum counts. */
-  quorum(segmentId: string): { readonly answers: number; readonly full: number } {
-    return this.#cache.quorum(segmentId);
+  quorum(segmentId: string, blockCount: number): { readonly answers: number; readonly full: number } {
+    return this.#cache.quorum(segmentId, blockCount);
   }
 
   /** True for a probe of ours that has come back to us. */

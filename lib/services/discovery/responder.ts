@@ -13,7 +13,7 @@ export interface ResponderOptions {
   readonly portOn: (address: string) => number | undefined;
   readonly reply: (datagram: Uint8Array, arrival: Arrival) => void;
   /** Answers others gave when we looked for the segment ourselves. */
-  readonly quorum: (segmentId: string) => { readonly answers: number; readonly full: number };
+  readonly quorum: (segmentId: string, blockCount: number) => { readonly answers: number; readonly full: number };
   readonly observer: Observer;
   readonly clock: Clock;
   /** From 0 to 1. */
@@ -73,22 +73,22 @@ export class Responder {
 
   async #heldOf({ segmentIds }: Probe): Promise<(HeldSegment | undefined)[]> {
     const held: (HeldSegment | undefined)[] = [];
-    for (const segmentId of segmentIds)
-      held.push(this.#staysSilent(segmentId) ? undefined : await this.#find(segmentId));
+    for (const segmentId of segmentIds) held.push(await this.#find(segmentId));
     return held;
   }
 
-  /** A store that fails has nothing. */
+  /** What others are to be told of. A store that fails has nothing. */
   async #find(segmentId: string): Promise<HeldSegment | undefined> {
     try {
-      return await this.#options.store.segment(segmentId);
+      const segment = await this.#options.store.segment(segmentId);
+      return segment === undefined || this.#staysSilent(segmentId, segment) ? undefined : segment;
     } catch {
       return undefined;
     }
   }
 
-  #staysSilent(segmentId: string): boolean {
-    const { answers, full } = this.#options.quorum(segmentId);
+  #staysSilent(segmentId: string, { blockCount }: HeldSegment): boolean {
+    const { answers, full } = this.#options.quorum(segmentId, blockCount);
     if (answers < QUORUM) return false;
     return full >= QUORUM || this.#options.random() >= ANSWER_PROBABILITY;
   }

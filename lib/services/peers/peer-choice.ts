@@ -40,6 +40,8 @@ export class PeerChoice {
   readonly #clock: Clock;
   readonly #askForList: PeerChoiceOptions['askForList'];
   readonly #contents = new WeakMap<DescribedContent, ContentPeers>();
+  /** The stranger that was asked last. */
+  #trial: Peer | undefined;
 
   constructor({ peers, finder, clock, askForList }: PeerChoiceOptions) {
     this.#finder = finder;
@@ -58,12 +60,19 @@ export class PeerChoice {
     return known;
   }
 
-  /** The peer likely to answer soonest; `wait` when one may become free or known; undefined when nobody is left but who is still to be found. */
+  /**
+   * The peer likely to answer soonest; `wait` when one may become free or known; undefined when nobody is left but who is still to be found.
+   * Strangers are tried, but one at a time where others have proved themselves, and once for each block: whoever names many of them gains nothing.
+   *
+   * @param listMs how long a list of blocks is waited for
+   */
   best(wanted: WantedBlock, listMs: number): Peer | 'wait' | undefined {
     const { known, block, segmentId, segmentBlocks, wantedBlocks, tried } = wanted;
     if (tried.length >= MAX_TRIES) return undefined;
     const paysList = known.content.information.version === 1 && wantedBlocks >= LIST_BLOCKS;
     let best: Peer | undefined;
+    let stranger: Peer | undefined;
+    let doubtful: Peer | undefined;
     let mayCome = false;
     const consider = (peer: Peer, needsList: boolean): void => {
       if (peer.isBanned || tried.includes(peer) || known.isLeftAlone(peer)) return;
@@ -71,7 +80,9 @@ export class PeerChoice {
       if (holds === 'no') return;
       if (holds === 'unknown' && peer.isFree) this.#askForList(known, peer, block.segment);
       if (holds !== 'yes' || !peer.isFree) mayCome ||= !peer.isDoubtful;
-      else if (best === undefined || peer.expectedMs < best.expectedMs) best = peer;
+      else if (peer.isDoubtful) doubtful = quicker(peer, doubtful);
+      else if (peer.isStranger) stranger = quicker(peer, stranger);
+      else best = quicker(peer, best);
     };
     const named = new Set<Peer>();
     for (const { peer, blocks } of this.#finder.holders(segmentId)) {
@@ -83,6 +94,14 @@ export class PeerChoice {
     for (const peer of this.#registry.fixed) if (!named.has(peer)) consider(peer, paysList);
     // Who had one segment of a content most likely has the next.
     for (const peer of known.proven) if (!named.has(peer)) consider(peer, paysList);
-    return best ?? (mayCome ? 'wait' : undefined);
+    const isTrialDue =
+      !(this.#trial?.isStranger && this.#trial.inFlight > 0) && tried.every((peer) => !peer.isStranger);
+    const choice = isTrialDue ? (stranger ?? best) : (best ?? stranger);
+    if (choice === stranger) this.#trial = stranger;
+    return choice ?? (mayCome ? 'wait' : doubtful);
   }
+}
+
+function quicker(peer: Peer, other: Peer | undefined): Peer {
+  return other === undefined || peer.expectedMs < other.expectedMs ? peer : other;
 }

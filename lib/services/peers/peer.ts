@@ -40,6 +40,11 @@ export class Peer {
     return this.#bannedUntil > this.#clock.now();
   }
 
+  /** True while nobody knows how quick it is. */
+  get isStranger(): boolean {
+    return this.#serviceMs === undefined;
+  }
+
   /** True while it has not answered since it failed: it is asked now and then, but nobody waits for it. */
   get isDoubtful(): boolean {
     return this.#strikes > 0;
@@ -55,7 +60,7 @@ export class Peer {
     );
   }
 
-  /** Milliseconds the next block would take. A stranger is believed to be quick, or it would never be tried. */
+  /** Milliseconds the next block would take; a stranger's by its questions alone. */
   get expectedMs(): number {
     return (this.inFlight + 1) * (this.#serviceMs ?? 1);
   }
@@ -85,7 +90,7 @@ export class Peer {
     if (failure !== 'lied' && askedAt < this.#failedAt) return false;
     this.#failedAt = this.#clock.now();
     this.#window = 1;
-    this.#serviceMs = 2 * (this.#serviceMs ?? 1);
+    if (this.#serviceMs !== undefined) this.#serviceMs *= 2;
     this.#strikes += 1;
     if (failure !== 'lied' && this.#strikes < MAX_STRIKES) return false;
     const firstMs = failure === 'lied' ? LIED_BAN_MS : FAILED_BAN_MS;
