@@ -11,6 +11,7 @@ import { decodeResponse, encodeRequest, RETRIEVAL_PATH } from '../lib/protocol/p
 import { PeerSource } from '../lib/services/index.ts';
 import { MemoryBlockStore } from '../lib/stores/index.ts';
 import { fromHex } from '../lib/bytes/index.ts';
+import { grantHeapSlack } from '../plugins/standalone/heap.ts';
 import { median, MiB, paired, rate, ROUNDS } from './measure.ts';
 import { peerContent, type PeerContent } from './peer-content.ts';
 import { hasTool, type Running, scratchFile, startNode, wrk } from './processes.ts';
@@ -187,16 +188,12 @@ async function benchServer(): Promise<Line[]> {
   await minimal.stop();
   return [
     {
-      what: 'retrieval server, block requests with AES-128, share of 8,000/s',
-      value: perSecond(value),
-      ratio: value / 8_000,
-      goal: 1,
-    },
-    {
-      what: 'the same, against a minimal server that encrypts the same bytes (no goal)',
+      // 8,000 a second where the minimal server does 12,000.
+      what: 'retrieval server, block requests with AES-128, against a minimal server that encrypts the same bytes',
       value: perSecond(value),
       yardstick: perSecond(yardstick),
       ratio,
+      goal: 0.67,
     },
   ];
 }
@@ -226,7 +223,7 @@ async function benchWindow(): Promise<Line[]> {
   const megabytes = (count: number): string => `${(count / MiB).toFixed(1)} MB`;
   return [
     {
-      what: 'a running download: bytes asked for and not read yet, share of 4 MB and one block',
+      what: 'a running download: bytes asked for and not read yet, share of 4 MB and one segment',
       value: megabytes(large.window),
       ratio: large.window / (4 * MiB + 128 * 1024),
       goal: 1,
@@ -249,6 +246,8 @@ async function inTurn(rounds: number, measure: () => Promise<number>): Promise<n
 }
 
 export async function benchPeers(): Promise<Line[]> {
+  // As the command does.
+  grantHeapSlack();
   return [
     ...(await benchOnePeer()),
     await benchThreePeers(),

@@ -20,7 +20,7 @@ import {
   rangesOf,
   RETRIEVAL_PATH,
 } from '../protocol/pccrr/index.ts';
-import { blockKey, type BlockStore, type HeldSegment } from '../stores/index.ts';
+import { blockKey, type BlockStore, type HeldSegment, placeOf } from '../stores/index.ts';
 
 export interface RetrievalServerOptions {
   readonly store: BlockStore;
@@ -157,8 +157,8 @@ export class RetrievalServer {
       });
       // One block is all that may wait for a slow reader; the upload timer ends its patience.
       response.cork();
-      for (const piece of pieces) response.write(piece);
-      response.end();
+      for (const piece of pieces.slice(0, -1)) response.write(piece);
+      response.end(pieces.at(-1));
       this.#observer({ type: 'upload', result, bytes });
     } catch (error) {
       if (isPeerDistError(error, 'ERR_PEERDIST_MALFORMED_MESSAGE')) this.#refuse(request, response, 400);
@@ -195,7 +195,8 @@ export class RetrievalServer {
       Infinity,
     );
     const segment = isBusy ? undefined : await this.#segment(id);
-    const block = segment?.blocks.includes(blockIndex) ? await this.#get(blockKey(id, blockIndex)) : undefined;
+    const isHeld = segment !== undefined && segment.blocks[placeOf(segment.blocks, blockIndex)] === blockIndex;
+    const block = isHeld ? await this.#get(blockKey(id, blockIndex)) : undefined;
     const place = {
       type: 'block',
       segmentId,
@@ -250,7 +251,7 @@ export class RetrievalServer {
 
 /** First block held behind `blockIndex`; 0 = none. */
 function nextAfter(segment: HeldSegment | undefined, blockIndex: number): number {
-  return segment?.blocks.find((index) => index > blockIndex) ?? 0;
+  return segment?.blocks[placeOf(segment.blocks, blockIndex + 1)] ?? 0;
 }
 
 /** A body of at most that size; undefined where it is larger. */
@@ -263,7 +264,7 @@ function readBody(request: IncomingMessage, maxBytes: number): Promise<Uint8Arra
       if (bytes > maxBytes) resolve(undefined);
       else chunks.push(chunk);
     });
-    request.once('end', () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)));
-    request.once('error', reject);
+    request.on('end', () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)));
+    request.on('error', reject);
   });
 }

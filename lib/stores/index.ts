@@ -7,6 +7,7 @@ export {
   type MaybePromise,
   type SegmentFacts,
 } from './types.ts';
+export { placeOf } from './segment-index.ts';
 export { MemoryBlockStore } from './memory-block-store.ts';
 export { MemoryContentInformationStore } from './memory-content-information-store.ts';
 export { MemoryResourceStore, type MemoryResourceStoreOptions } from './memory-resource-store.ts';

@@ -28,7 +28,7 @@ export class SegmentIndex {
       this.#segments.set(segmentId, entry);
       return;
     }
-    const at = position(segment.blocks, blockIndex);
+    const at = placeOf(segment.blocks, blockIndex);
     if (segment.blocks[at] !== blockIndex) segment.blocks.splice(at, 0, blockIndex);
   }
 
@@ -36,7 +36,7 @@ export class SegmentIndex {
     const [segmentId, blockIndex] = parse(key);
     const blocks = this.#segments.get(segmentId)?.blocks;
     if (blocks === undefined) return;
-    const at = position(blocks, blockIndex);
+    const at = placeOf(blocks, blockIndex);
     if (blocks[at] === blockIndex) blocks.splice(at, 1);
     if (blocks.length === 0) this.#segments.delete(segmentId);
   }
@@ -47,9 +47,14 @@ function parse(key: string): [segmentId: string, blockIndex: number] {
   return [key.slice(0, colon), Number(key.slice(colon + 1))];
 }
 
-/** Where an index is in an ascending list, or belongs. Blocks come in order as a rule. */
-function position(blocks: readonly number[], blockIndex: number): number {
-  let at = blocks.length;
-  while (at > 0 && (blocks[at - 1] as number) >= blockIndex) at -= 1;
-  return at;
+/** Where in an ascending list an index is, or would be. */
+export function placeOf(blocks: readonly number[], blockIndex: number): number {
+  let low = 0;
+  let high = blocks.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((blocks[middle] as number) < blockIndex) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }

@@ -73,7 +73,7 @@ export class RangeAssembler extends Readable {
     while (
       !this.destroyed &&
       !this.#exhausted &&
-      (this.#slots.length === 0 || this.#queuedBytes < this.#lookAheadBytes)
+      (this.#slots.length === 0 || this.#queuedBytes + this.readableLength < this.#lookAheadBytes)
     ) {
       const next = this.#parts.next();
       if (next.done === true) {
