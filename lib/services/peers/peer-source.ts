@@ -199,9 +199,10 @@ export class PeerSource implements BlockSource {
       this.#observer({ type: 'verification', source: 'peer', result: 'match' });
       peer.answered(this.#clock.now() - startedAt, concurrency, this.#maxInFlight);
       job.known.delivered(peer);
-      this.#patience.note(this.#clock.now() - job.startedAt);
       if (!job.isDone) job.settle(bytes);
+      // Before patience learns of this block: who is late by what has been usual has failed, however long this one took.
       for (const late of job.attempts) this.#cancel(late);
+      this.#patience.note(this.#clock.now() - job.startedAt);
     });
   }
 
