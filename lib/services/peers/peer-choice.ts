@@ -63,6 +63,7 @@ export class PeerChoice {
   /**
    * The peer likely to answer soonest; `wait` when one may become free or known; undefined when nobody is left but who is still to be found.
    * Strangers are tried, but one at a time where others have proved themselves, and once for each block: whoever names many of them gains nothing.
+   * Where those others have their hands full more strangers are tried, but not so many that no try is left for who has proved itself.
    *
    * @param listMs how long a list of blocks is waited for
    */
@@ -74,13 +75,16 @@ export class PeerChoice {
     let stranger: Peer | undefined;
     let doubtful: Peer | undefined;
     let mayCome = false;
+    let isProvenBusy = false;
     const consider = (peer: Peer, needsList: boolean): void => {
       if (peer.isBanned || tried.includes(peer) || known.isLeftAlone(peer)) return;
       const holds = needsList ? known.holds(peer, block.segment, block.blockIndex, listMs) : 'yes';
       if (holds === 'no') return;
       if (holds === 'unknown' && peer.isFree) this.#askForList(known, peer, block.segment);
-      if (holds !== 'yes' || !peer.isFree) mayCome ||= !peer.isDoubtful;
-      else if (peer.isDoubtful) doubtful = quicker(peer, doubtful);
+      if (holds !== 'yes' || !peer.isFree) {
+        mayCome ||= !peer.isDoubtful;
+        isProvenBusy ||= holds === 'yes' && peer.overdue === 0 && !peer.isStranger && !peer.isDoubtful;
+      } else if (peer.isDoubtful) doubtful = quicker(peer, doubtful);
       else if (peer.isStranger) stranger = quicker(peer, stranger);
       else best = quicker(peer, best);
     };
@@ -94,6 +98,7 @@ export class PeerChoice {
     for (const peer of this.#registry.fixed) if (!named.has(peer)) consider(peer, paysList);
     // Who had one segment of a content most likely has the next.
     for (const peer of known.proven) if (!named.has(peer)) consider(peer, paysList);
+    if (best === undefined && isProvenBusy && tried.length === MAX_TRIES - 1) return 'wait';
     const isTrialDue =
       !(this.#trial?.isStranger && this.#trial.inFlight > 0) && tried.every((peer) => !peer.isStranger);
     const choice = isTrialDue ? (stranger ?? best) : (best ?? stranger);
