@@ -2,6 +2,7 @@
  * Blocks from the neighbours: who is asked for what, how much at a time, for how long, and who is left alone. The neighbours are real servers
  * on the loopback; time passes when the test says so.
  */
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once, setMaxListeners } from 'node:events';
 import t, { type Test } from 'tap';
 import type { CipherName } from '../../lib/crypto/index.ts';
@@ -383,11 +384,14 @@ await t.test('a list that does not come keeps nobody waiting for the request tim
   const reader = new Reader(test, V1, { peers: [peer] });
   const first = reader.getAll(upTo(10));
   await until(() => peer.lists.length === 1, 'a list is asked for');
-  await pass(reader.clock, 245);
-  test.equal(await stateOf(first), 'pending', 'a quarter of a second is worth waiting');
-  await pass(reader.clock, 50);
+  await pass(reader.clock, 600);
+  test.equal(await stateOf(first), 'pending', 'as long as a block may take it is worth waiting');
+  await pass(reader.clock, 25);
+  test.equal(await stateOf(first), 'fulfilled', 'and no longer');
   test.equal(await first, '10 nothing');
-  test.equal(await reader.get(10), 'nothing', 'and who comes later does not wait at all');
+  const next = reader.get(10);
+  test.equal(await stateOf(next), 'fulfilled', 'who comes later does not wait at all');
+  test.equal(await next, 'nothing');
   test.same([reader.count('timeout'), peer.asked], [0, 1]);
   peer.behaviour = 'honest';
   peer.release();
@@ -560,40 +564,124 @@ await t.test('a failure costs a peer its place in the queue', async (test) => {
   test.same([reader.count('failed'), reader.bans], [1, 0]);
 });
 
-await t.test('a failure halves what a peer is given at a time, and only failures in a row add up', async (test) => {
+/** Breaks off so many of the questions that wait, the oldest first. */
+async function breakOff(reader: Reader, peer: ScriptedPeer, count = 1): Promise<void> {
+  for (const { response } of peer.held.splice(0, count)) {
+    const before = reader.count('failed');
+    response.writeHead(500).end();
+    await until(() => reader.count('failed') === before + 1, 'a question fails');
+    // Of what follows, nothing happens in the same moment.
+    reader.clock.advance(1);
+  }
+}
+
+await t.test('after a failure a peer is given one thing at a time, and one more for each answer', async (test) => {
   const peer = await startPeer(test, SMALL, 'hold');
   const reader = new Reader(test, SMALL, { peers: [peer] });
-  const first = reader.getAll(upTo(30));
+  const first = reader.getAll(upTo(28));
   await until(() => peer.held.length === 4, '4 at a time');
   for (let window = 5; window <= 16; window += 1) {
     peer.release(1);
     await until(() => peer.held.length === window, `${window} at a time`);
   }
   test.equal(peer.blocks.length, 28);
-  const [bad] = peer.held.splice(0, 1);
-  bad?.response.writeHead(500).end();
-  await until(() => reader.count('failed') === 1, 'one breaks off');
-  // Half of 16, and one more for each answer; 12 are still under way.
-  peer.release(3);
-  await until(() => reader.count('block') === 15, 'three are answered');
-  await turns(20);
-  test.equal(peer.blocks.length, 28, 'nothing more is asked');
+  const inLine = reader.getAll([28, 29]);
+  test.equal(await stateOf(inLine), 'pending');
+  await breakOff(reader, peer);
+  test.equal(await inLine, '2 nothing', 'nobody waits for a peer that has failed');
+  test.equal(await reader.get(30), 'nothing', 'nor comes to do so');
   peer.release(1);
-  await until(() => peer.blocks.length === 29, 'until there are fewer');
+  await until(() => reader.count('block') === 13, 'an answer');
+  const more = reader.getAll(upTo(5, 30));
+  test.equal(await stateOf(more), 'pending', 'it has answered since, and is worth waiting for');
+  // After six more answers 8 are under way, and 8 are allowed.
+  peer.release(6);
+  await until(() => reader.count('block') === 19, 'six more are answered');
+  await turns(20);
+  test.same([peer.held.length, peer.blocks.length], [8, 28], 'nothing more is asked');
+  peer.release(1);
+  await until(() => peer.blocks.length === 30, 'until there are fewer');
+  await turns(20);
+  test.same([peer.held.length, peer.blocks.length], [9, 30], 'as many as there were answers, and one');
   peer.behaviour = 'honest';
   peer.release();
-  test.equal(await first, '29 block, 1 nothing');
+  test.equal(await more, '5 block');
+  test.equal(await first, '27 block, 1 nothing');
+  test.same([reader.count('failed'), reader.bans], [1, 0]);
+});
 
-  peer.behaviour = '500';
-  await reader.get(30);
-  await reader.get(31);
-  peer.behaviour = 'honest';
-  test.equal(await reader.get(32), 'block');
-  for (const ordinal of upTo(9, 100)) {
-    peer.behaviour = ordinal % 3 === 0 ? 'honest' : '500';
-    await reader.get(ordinal);
+await t.test('only failures in a row add up', async (test) => {
+  const peer = await startPeer(test, SMALL, '500');
+  const reader = new Reader(test, SMALL, { peers: [peer] });
+  for (const ordinal of upTo(12)) {
+    peer.behaviour = ordinal % 3 === 2 ? 'honest' : '500';
+    test.equal(await reader.get(ordinal), ordinal % 3 === 2 ? 'block' : 'nothing');
   }
-  test.same([reader.bans, reader.count('failed')], [0, 9]);
+  test.same([reader.bans, reader.count('failed')], [0, 8]);
+  peer.behaviour = '500';
+  await reader.getAll([20]);
+  await reader.getAll([21]);
+  test.equal(reader.bans, 0);
+  await reader.getAll([22]);
+  test.equal(reader.bans, 1, 'the third without an answer between');
+});
+
+await t.test('questions that were open together fail together: one moment of silence is one failure', async (test) => {
+  const peer = await startPeer(test, SMALL, 'hold');
+  const reader = new Reader(test, SMALL, { peers: [peer] });
+  for (const [round, open] of [4, 1, 1].entries()) {
+    test.equal(reader.bans, 0, `${round} moments of silence are no reason yet`);
+    const asked = reader.getAll(upTo(open, 10 * round));
+    await until(() => peer.held.length === open, 'all are open');
+    reader.clock.advance(1);
+    await breakOff(reader, peer, open);
+    test.equal(await asked, `${open} nothing`);
+  }
+  test.same([reader.count('failed'), reader.bans], [6, 1], 'three moments are');
+});
+
+await t.test('a moment of silence does not cover up a lie', async (test) => {
+  const peer = await startPeer(test, SMALL, 'hold');
+  const reader = new Reader(test, SMALL, { peers: [peer] });
+  const asked = reader.getAll(upTo(4));
+  await until(() => peer.held.length === 4, 'all are open');
+  reader.clock.advance(1);
+  await breakOff(reader, peer);
+  test.equal(reader.bans, 0);
+  const [lie] = peer.held.splice(0, 1);
+  lie?.response.writeHead(200).end('no message at all');
+  await until(() => reader.bans === 1, 'the ban');
+  test.equal(await asked, '4 nothing');
+  test.same([reader.count('failed'), reader.count('lied'), reader.count('cancelled')], [1, 1, 2]);
+  peer.behaviour = 'honest';
+  reader.clock.advance(59_990);
+  test.equal(await reader.get(10), 'nothing');
+  reader.clock.advance(10);
+  test.equal(await reader.get(10), 'block', 'it is left alone for as long as any liar');
+});
+
+await t.test('who has failed is asked when nobody better is free, and nobody waits for it', async (test) => {
+  const [doubtful, better] = [await startPeer(test, SMALL, '500'), await startPeer(test, SMALL, 'refuse')];
+  const reader = new Reader(test, SMALL, { peers: [doubtful, better] });
+  test.equal(await reader.get(0), 'nothing', 'both fail');
+  await better.listen(better.port);
+  better.behaviour = 'honest';
+  doubtful.behaviour = 'hold';
+  const asked = reader.get(1);
+  await until(() => doubtful.held.length === 1, 'with nobody better it is asked');
+  test.equal(await reader.get(2), 'block', 'the other one has proved itself');
+  const before = doubtful.asked;
+  better.behaviour = 'hold';
+  const some = reader.getAll(upTo(4, 10));
+  await until(() => better.held.length > 0, 'the better one is asked');
+  await turns(20);
+  test.equal(doubtful.asked, before, 'the doubtful one is not: one question is enough for it');
+  better.behaviour = 'honest';
+  better.release();
+  test.equal(await some, '4 block');
+  doubtful.release();
+  test.equal(await asked, 'block');
+  test.same([reader.count('failed'), reader.bans], [2, 0]);
 });
 
 await t.test('an idle connection that the peer closes just then is nobody’s fault', async (test) => {
@@ -621,8 +709,8 @@ await t.test('a block that is overdue is put to a second peer, and the first ans
     const reader = new Reader(test, SMALL, { peers: [first, second, third] });
     const block = reader.get(0);
     await until(() => first.held.length === 1, 'the first is asked');
-    await pass(reader.clock, 75);
-    test.same([second.held.length, third.held.length], [0, 0], 'after 75 ms it is not overdue');
+    await pass(reader.clock, 300);
+    test.same([second.held.length, third.held.length], [0, 0], 'after 300 ms it is not overdue');
     reader.clock.advance(25);
     await until(() => second.held.length === 1, 'the second is asked');
     await pass(reader.clock, 500);
@@ -643,7 +731,7 @@ await t.test('who was asked second is not blamed when the first answers after al
     const reader = new Reader(test, SMALL, { peers: [slow, spare] });
     const block = reader.get(ordinal);
     await until(() => slow.held.length === 1, 'the first is asked');
-    reader.clock.advance(100);
+    reader.clock.advance(325);
     await until(() => spare.held.length === 1, 'the second is asked');
     slow.release();
     test.equal(await block, 'block');
@@ -660,12 +748,14 @@ await t.test('the request timer: two seconds, then the next peer', async (test) 
   const reader = new Reader(test, SMALL, { peers: [first, second, third] });
   const block = reader.get(0);
   await until(() => first.asked === 1, 'the first is asked');
-  reader.clock.advance(100);
+  reader.clock.advance(325);
   await until(() => second.asked === 1, 'and the second');
-  await pass(reader.clock, 1_850);
-  test.equal(third.asked, 0);
+  await pass(reader.clock, 1_670);
+  test.same([reader.count('timeout'), third.asked], [0, 0]);
   third.behaviour = 'honest';
-  await pass(reader.clock, 200);
+  await pass(reader.clock, 5);
+  await until(() => reader.count('timeout') === 1, 'the first has had its two seconds');
+  await pass(reader.clock, 25);
   test.equal(await block, 'block');
   test.same([reader.count('timeout'), third.asked], [2, 1]);
   await until(() => first.sockets.size + second.sockets.size === 0, 'the stalled answers are given up');
@@ -680,34 +770,80 @@ await t.test('deadlines: as long as the reader can wait, but not less than a sec
     [
       deadline(undefined, 200),
       deadline(0, 200),
-      deadline(449, 200),
-      deadline(450, 200),
-      deadline(451, 200),
+      deadline(799, 200),
+      deadline(800, 200),
+      deadline(801, 200),
       deadline(1_000, 200),
       deadline(1_000, 2_000),
       deadline(5_200, 200),
       deadline(60_000, 200),
       deadline(60_000, 0),
     ],
-    [250, 250, 250, 250, 251, 800, 250, 5_000, 5_000, 5_000],
-    'from a quarter of a second to five seconds',
+    [600, 600, 600, 600, 601, 800, 600, 5_000, 5_000, 5_000],
+    'twice what makes a block overdue to five seconds',
   );
-  let last = 0;
+  const seen: number[] = [];
   for (const ordinal of upTo(60)) {
     const block = reader.get(ordinal);
     await until(() => peer.held.length === 1, 'the question');
     reader.clock.advance(500);
     peer.release();
     await block;
-    const now = deadline(0, 200);
-    if (now < last) test.fail('patience grows while blocks are slow');
-    last = now;
+    seen.push(deadline(0, 200));
   }
-  test.ok(last > 2_900 && last <= 3_000, `six times what blocks take on a slow LAN: ${last}`);
+  test.ok(Math.min(...seen) >= 1_000, `from the first slow block on never less than twice that: ${Math.min(...seen)}`);
+  test.ok(Math.max(...seen) > 2_000, `while nobody knows how slow the next will be, much more: ${Math.max(...seen)}`);
+  const last = seen.at(-1) as number;
+  test.ok(last < 1_010, `and little more where all are equally slow: ${last}`);
   test.equal(deadline(60_000, 200), 5_000);
   peer.behaviour = 'honest';
   for (const ordinal of upTo(60)) await reader.get(ordinal);
-  test.equal(deadline(0, 200), 250, 'and patience goes when blocks are quick again');
+  test.equal(deadline(0, 200), 400, 'patience goes when blocks are quick again, but not all of it');
+  test.same([reader.bans, reader.count('timeout')], [0, 0], 'being slow is no crime');
+});
+
+await t.test('deadlines: 10 ms more for each block in line, 300 ms while peers are still to be found', async (test) => {
+  const peer = await startPeer(test, SMALL, 'hold');
+  const finder = new TestFinder();
+  finder.isExpecting = false;
+  const reader = new Reader(test, SMALL, { peers: [peer], finder });
+  const deadline = (neededInMs?: number): number => reader.source.deadlineMs(reader.request(0, { neededInMs }), 200);
+  test.equal(deadline(), 600);
+  const few = reader.getAll(upTo(4));
+  await until(() => peer.held.length === 4, 'four are asked');
+  test.equal(deadline(), 600, 'who is asked is not in line');
+  const controller = new AbortController();
+  setMaxListeners(0, controller.signal);
+  const { signal } = controller;
+  const inLine = upTo(30, 4).map((ordinal) => failureOf(reader.ask(ordinal, { signal })));
+  test.equal(deadline(), 900);
+  finder.isExpecting = true;
+  test.equal(deadline(), 1_200);
+  test.same([deadline(1_400), deadline(1_401), deadline(2_200)], [1_200, 1_201, 2_000], 'or what the reader can wait');
+  const others = upTo(240, 34).map((ordinal) => failureOf(reader.ask(ordinal, { signal })));
+  test.equal(deadline(), 3_600);
+  const again = upTo(200, 34).map((ordinal) => failureOf(reader.ask(ordinal, { signal })));
+  test.equal(deadline(), 5_000, 'five seconds at most');
+  controller.abort('bored');
+  test.same(new Set(await Promise.all([...inLine, ...others, ...again])), new Set(['bored']));
+  finder.isExpecting = false;
+  test.equal(deadline(), 600, 'who has left is not in line any more');
+  peer.release();
+  test.equal(await few, '4 block');
+});
+
+await t.test('without a next source nobody is impatient', async (test) => {
+  const peer = await startPeer(test, SMALL, 'hold');
+  const reader = new Reader(test, SMALL, { peers: [peer] });
+  const { clock } = reader;
+  const broker = new BlockBroker({ store: new MemoryBlockStore({ maxBytes: 1_000_000 }), clock });
+  const wanted = (async () => broker.retrieve(reader.request(0), [reader.source], never))();
+  await until(() => peer.held.length === 1, 'the peer is asked');
+  await pass(clock, 1_990);
+  test.equal(await stateOf(wanted), 'pending', 'the deadline has passed three times');
+  peer.release();
+  test.equal((await inTime(wanted, 'the block')).source, 'peer');
+  test.equal(reader.count('timeout'), 0);
 });
 
 await t.test('a hole goes to the origin early, and the peer hears of it', async (test) => {
@@ -729,7 +865,7 @@ await t.test('a hole goes to the origin early, and the peer hears of it', async 
   const wanted = retrieve(0);
   const wantedLater = retrieve(1, 1_000);
   await until(() => peer.held.length === 2, 'the peer is asked for both');
-  await pass(clock, 245);
+  await pass(clock, 595);
   test.same(origin.asked, []);
   await pass(clock, 5);
   const { bytes, source } = await inTime(wanted, 'the block that is wanted now');
@@ -737,12 +873,15 @@ await t.test('a hole goes to the origin early, and the peer hears of it', async 
   await until(() => peer.inFlight === 1, 'the peer is told, long before the request timer');
   test.equal(reader.count('timeout'), 1);
   peer.held.shift();
-  await pass(clock, 500);
-  test.equal(await stateOf(wantedLater), 'pending', 'the other one has time');
+  await pass(clock, 195);
+  test.equal(await stateOf(wantedLater), 'pending', 'the other one has time, 800 ms');
   peer.release();
   test.equal((await wantedLater).source, 'peer');
   // The origin has been quick, so that the neighbours get 50 ms more than from one that nobody knows.
   test.equal(broker.originPace.blockMs, 150);
+  peer.behaviour = 'honest';
+  test.equal(await reader.getAll(upTo(60, 10)), '60 block', 'and the peer has become quick');
+  peer.behaviour = 'hold';
   const third = retrieve(2, 1_000);
   await until(() => peer.held.length === 1, 'the peer is asked again');
   await pass(clock, 845);
@@ -815,10 +954,10 @@ await t.test(
       await turns(10);
     };
     const timeout = new PeerDistError('ERR_PEERDIST_TIMEOUT', 'too long');
-    for (const ordinal of upTo(4)) await leave(ordinal, 75, timeout);
-    for (const ordinal of upTo(4)) await leave(ordinal, 300, new Error('another reason'));
+    for (const ordinal of upTo(4)) await leave(ordinal, 300, timeout);
+    for (const ordinal of upTo(4)) await leave(ordinal, 500, new Error('another reason'));
     test.same([reader.count('cancelled'), reader.count('timeout'), reader.bans], [8, 0, 0]);
-    for (const ordinal of upTo(3)) await leave(ordinal, 76, timeout);
+    for (const ordinal of upTo(3)) await leave(ordinal, 301, timeout);
     test.same([reader.count('timeout'), reader.bans], [3, 1]);
     test.equal(await reader.get(0), 'nothing');
   },
@@ -895,11 +1034,32 @@ await t.test('no news: nobody waits longer than the finder says', async (test) =
   test.equal(reader.clock.pending, 0);
 });
 
-await t.test('news is no reason to wait for who has been tried', async (test) => {
-  const peer = await startPeer(test, SMALL, '500');
-  const finder = new TestFinder().names(SMALL, peer, 'all');
+await t.test('news: who has been tried is not asked again, who is new is', async (test) => {
+  const [tried, newcomer] = [await startPeer(test, SMALL, '500'), await startPeer(test, SMALL, 'honest')];
+  const finder = new TestFinder().names(SMALL, tried, 'all');
   const reader = new Reader(test, SMALL, { finder });
-  test.equal(await reader.get(0), 'nothing', 'it failed, and the origin is quicker than somebody new');
+  const news = async (): Promise<void> => {
+    const { resolve } = finder.news;
+    finder.news = deferred();
+    resolve();
+    await turns(10);
+  };
+  const block = reader.get(0);
+  await until(() => reader.count('failed') === 1, 'the one that is known fails');
+  test.equal(await stateOf(block), 'pending', 'another may still be found');
+  tried.behaviour = 'honest';
+  for (const answers of [1, 2]) {
+    await news();
+    test.equal(await stateOf(block), 'pending', `${answers} answers that name nobody new`);
+  }
+  finder.names(SMALL, newcomer, 'all');
+  await news();
+  test.equal(await block, 'block');
+  test.same([tried.blocks, newcomer.blocks], [[0], [0]]);
+
+  const over = new TestFinder().names(SMALL, await startPeer(test, SMALL, '500'), 'all');
+  over.isExpecting = false;
+  test.equal(await new Reader(test, SMALL, { finder: over }).get(0), 'nothing', 'without any to come nobody waits');
 });
 
 await t.test('who had one segment is asked for the next, whatever the finder knows', async (test) => {
@@ -976,6 +1136,131 @@ await t.test('peers without number cost nothing but their names', async (test) =
   test.notOk(results.includes('WRONG'));
   test.ok(named >= 16 * 40, `${named} names`);
   test.ok(reader.count('failed') <= 4 * 40, 'four tries a block at most');
+});
+
+for (const [how, atOnce, mostFailures] of [
+  // Where it is free, once for each block; where it has its hands full, three times.
+  ['one after the other', 1, 100],
+  ['all at once', 100, 300],
+] as const) {
+  await t.test(`strangers without number keep no block from who has proved itself: ${how}`, async (test) => {
+    const peer = await startPeer(test, SMALL, 'honest');
+    const strangers = new Map<string, Holder[]>();
+    const finder: PeerFinder = {
+      // For each segment 16 places where nobody listens, and first in the line.
+      holders: (id) => {
+        const named =
+          strangers.get(id) ??
+          upTo(16).map((index): Holder => {
+            const address = `127.1.${strangers.size}.${index + 1}`;
+            return { peer: { address, port: 9 }, blocks: 'all' };
+          });
+        strangers.set(id, named);
+        return [...named, { peer: peer.address, blocks: 'all' }];
+      },
+      seek: () => {},
+      awaited: () => undefined,
+    };
+    const reader = new Reader(test, SMALL, { peers: [peer], finder });
+    // It proves itself where only it is known.
+    strangers.set(SMALL.content.segmentId(200), []);
+    test.equal(await reader.get(200), 'block');
+    const results: string[] = [];
+    for (let from = 0; from < 100; from += atOnce)
+      results.push(...(await Promise.all(upTo(atOnce, from).map((ordinal) => reader.get(ordinal)))));
+    const blocks = results.filter((result) => result === 'block').length;
+    test.ok(blocks >= 95, `${blocks} of 100`);
+    test.notOk(results.includes('WRONG'));
+    test.equal(new Set(peer.blocks).size, blocks + 1, 'all from the one that has them');
+    const failures = reader.count('failed');
+    test.ok(failures > 0 && failures <= mostFailures, `strangers are tried, but not too often: ${failures}`);
+  });
+}
+
+await t.test('strangers are tried one at a time where a proven peer is free', async (test) => {
+  const proven = await startPeer(test, SMALL, 'honest');
+  const strangers = await Promise.all(upTo(6).map(() => startPeer(test, SMALL, 'hold')));
+  const finder = new TestFinder();
+  finder.isExpecting = false;
+  const reader = new Reader(test, SMALL, { peers: [proven], finder });
+  test.equal(await reader.getAll(upTo(60, 100)), '60 block');
+  for (const stranger of strangers) finder.names(SMALL, stranger, 'all');
+  const tried = (): number => strangers.filter((stranger) => stranger.asked > 0).length;
+  for (let trial = 1; trial <= 3; trial += 1) {
+    const wanted = upTo(8, 10 * trial).map((ordinal) => reader.get(ordinal));
+    await until(() => tried() === trial, `number ${trial} is tried`);
+    test.equal(tally(await Promise.all(wanted.slice(1))), '7 block', 'the others go to who is known');
+    await turns(20);
+    test.same([tried(), strangers.reduce((sum, { held }) => sum + held.length, 0)], [trial, 1], 'with one question');
+    for (const stranger of strangers.filter((each) => each.held.length > 0)) {
+      stranger.behaviour = 'honest';
+      stranger.release();
+    }
+    test.equal(await wanted[0], 'block');
+  }
+});
+
+await t.test('never more than 32 questions, whoever hangs', async (test) => {
+  const hanging = await Promise.all(upTo(12).map(() => startPeer(test, SMALL, 'hang')));
+  const honest = await Promise.all(upTo(2).map(() => startPeer(test, SMALL, 'hold')));
+  const reader = new Reader(test, SMALL, { peers: [...hanging, ...honest] });
+  let put = 0;
+  let most = 0;
+  // What the source itself has put and has not seen the end of: a server hears of the end of a question later than that.
+  const count = (): void => {
+    put += 1;
+    most = Math.max(most, put - reader.observations.count('peer_request'));
+  };
+  subscribe('http.client.request.start', count);
+  test.teardown(() => unsubscribe('http.client.request.start', count));
+  const all = reader.getAll(upTo(200));
+  for (let rounds = 0; (await stateOf(all)) === 'pending' && rounds < 100; rounds += 1)
+    await pass(reader.clock, 50, (step) => {
+      if (step % 4 === 0) for (const peer of honest) peer.release();
+    });
+  test.equal(await all, '200 block');
+  test.ok(put >= 224, `${put} questions`);
+  test.equal(most, 32);
+  test.ok(reader.count('timeout') > 0, 'who hangs gives up its place');
+  await until(() => hanging.every(({ inFlight }) => inFlight === 0), 'and is told so');
+});
+
+await t.test('who owes an answer is asked nothing more until it has come', async (test) => {
+  const peer = await startPeer(test, SMALL, 'hold');
+  const reader = new Reader(test, SMALL, { peers: [peer] });
+  const first = reader.get(0);
+  await until(() => peer.held.length === 1, 'a question');
+  reader.clock.advance(300);
+  const second = reader.get(1);
+  await until(() => peer.held.length === 2, 'another, as long as the first is not overdue');
+  reader.clock.advance(25);
+  const third = reader.get(2);
+  await turns(20);
+  test.same([await stateOf(third), peer.asked], ['pending', 2], 'but none after that');
+  peer.release();
+  test.same([await first, await second], ['block', 'block']);
+  await until(() => peer.held.length === 1, 'the third');
+  peer.release();
+  test.equal(await third, 'block');
+  test.same([reader.count('timeout'), reader.bans], [0, 0]);
+});
+
+await t.test('without room an overdue question gives up its place', async (test) => {
+  const peers = await Promise.all(upTo(8).map(() => startPeer(test, SMALL, 'hang')));
+  const finder = new TestFinder();
+  finder.isExpecting = false;
+  const reader = new Reader(test, SMALL, { peers, finder });
+  const friend = await startPeer(test, SMALL, 'honest');
+  const all = reader.getAll(upTo(40));
+  const asked = (): number => peers.reduce((sum, peer) => sum + peer.asked, 0);
+  await until(() => asked() === 32, '32 questions');
+  finder.names(SMALL, friend, 'all');
+  await pass(reader.clock, 300);
+  test.same([friend.asked, reader.count('timeout')], [0, 0], 'nothing is overdue yet');
+  reader.clock.advance(25);
+  test.equal(await all, '40 block');
+  test.ok(reader.count('timeout') >= 28, `${reader.count('timeout')} have been given up`);
+  test.equal(reader.bans, 0, 'one moment of silence');
 });
 
 // --- Memory ----------------------------------------------------------------------------------------------------------------------------
