@@ -1211,8 +1211,8 @@ await t.test('never more than 32 questions, whoever hangs', async (test) => {
     put += 1;
     most = Math.max(most, put - reader.observations.count('peer_request'));
   };
-  subscribe('http.client.request.start', count);
-  test.teardown(() => unsubscribe('http.client.request.start', count));
+  subscribe('undici:request:create', count);
+  test.teardown(() => unsubscribe('undici:request:create', count));
   const all = reader.getAll(upTo(200));
   for (let rounds = 0; (await stateOf(all)) === 'pending' && rounds < 100; rounds += 1)
     await pass(reader.clock, 50, (step) => {

@@ -279,6 +279,8 @@ export class ScriptedPeer {
     if (!this.#server.listening) return;
     await new Promise((resolve) => {
       this.#server.close(resolve);
+      // One that has just come and asked nothing yet is not idle to Node.
+      this.#server.closeAllConnections();
     });
   }
 

@@ -1,5 +1,5 @@
 /** One question to one peer: an HTTP POST whose answer is read to its end before anybody gets it. */
-import { type Dispatcher, Pool } from 'undici';
+import { Client, type Dispatcher } from 'undici';
 import { PeerDistError } from '../../errors.ts';
 import { formatPeerAddress, type PeerAddress } from '../../protocol/pccrd/index.ts';
 import { RETRIEVAL_PATH } from '../../protocol/pccrr/index.ts';
@@ -31,30 +31,42 @@ const IDLE_CONNECTION_MS = 4_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 /** Bytes of the head of an answer. */
 const MAX_HEAD_BYTES = 8 * 1024;
-/** Peers connections are kept to. Policy, not protocol. */
-const MAX_POOLS = 256;
+/** Peers that idle connections are kept to. Policy, not protocol. */
+const MAX_PEERS = 256;
 
-/** A peer's connections, and whether any of them can be an old one. */
-interface Connections {
-  readonly pool: Pool;
-  hasAnswered: boolean;
+const CLIENT_OPTIONS: Client.Options = {
+  pipelining: 1,
+  keepAliveTimeout: IDLE_CONNECTION_MS,
+  keepAliveMaxTimeout: IDLE_CONNECTION_MS,
+  maxHeaderSize: MAX_HEAD_BYTES,
+  // Whoever asked has timers of its own.
+  headersTimeout: 0,
+  bodyTimeout: 0,
+  connect: { timeout: CONNECT_TIMEOUT_MS, noDelay: true },
+};
+
+/** One connection, lent to one question at a time. */
+interface Connection {
+  readonly client: Client;
+  /** True once it has carried an answer: the peer may close it at any time. */
+  isOld: boolean;
 }
 
-/** Connections to peers, kept alive between questions. */
+/** Connections to peers, kept alive between questions. One that a question has failed on is closed. */
 export class PeerConnections {
-  readonly #maxConnections: number;
-  readonly #peers = new Map<string, Connections>();
+  /** By origin, the one used last at the end. */
+  readonly #idle = new Map<string, Connection[]>();
   readonly #scratch = new Scratch();
 
-  /** @param maxConnections to one peer */
-  constructor(maxConnections: number) {
-    this.#maxConnections = maxConnections;
+  /** Posts a message. As many connections as there are questions at a time. */
+  post(peer: PeerAddress, message: Uint8Array, maxBytes: number): Exchange {
+    const question = new Question(`http://${formatPeerAddress(peer).replace('%', '%25')}`, this, message, maxBytes);
+    return { answer: question.answer, cancel: (reason) => question.end(reason, `the question was ended: ${reason}`) };
   }
 
-  /** Posts a message. */
-  post(peer: PeerAddress, message: Uint8Array, maxBytes: number): Exchange {
-    const question = new Question(this.#connectionsTo(peer), message, maxBytes, this.#scratch);
-    return { answer: question.answer, cancel: (reason) => question.end(reason, `the question was ended: ${reason}`) };
+  /** Memory for an answer. */
+  take(bytes: number): Uint8Array {
+    return this.#scratch.take(bytes);
   }
 
   /** Gives the memory of an answer back, of which nothing is used any more. */
@@ -62,64 +74,53 @@ export class PeerConnections {
     this.#scratch.give(answer);
   }
 
+  lend(origin: string): Connection {
+    return this.#idle.get(origin)?.pop() ?? connect(origin);
+  }
+
+  giveBack(origin: string, connection: Connection): void {
+    const idle = this.#idle.get(origin) ?? [];
+    idle.push(connection);
+    // Last in line to be forgotten.
+    this.#idle.delete(origin);
+    this.#idle.set(origin, idle);
+    if (this.#idle.size > MAX_PEERS) this.#forget(this.#idle.keys().next().value as string);
+  }
+
   close(): void {
-    for (const { pool } of this.#peers.values()) void pool.destroy();
-    this.#peers.clear();
+    for (const origin of this.#idle.keys()) this.#forget(origin);
   }
 
-  #connectionsTo(peer: PeerAddress): Connections {
-    const name = formatPeerAddress(peer);
-    let connections = this.#peers.get(name);
-    if (connections === undefined) {
-      const pool = new Pool(`http://${name.replace('%', '%25')}`, {
-        connections: this.#maxConnections,
-        pipelining: 1,
-        keepAliveTimeout: IDLE_CONNECTION_MS,
-        keepAliveMaxTimeout: IDLE_CONNECTION_MS,
-        maxHeaderSize: MAX_HEAD_BYTES,
-        // Whoever asked has timers of its own.
-        headersTimeout: 0,
-        bodyTimeout: 0,
-        connect: { timeout: CONNECT_TIMEOUT_MS, noDelay: true },
-      });
-      connections = { pool, hasAnswered: false };
-      this.#peers.set(name, connections);
-      if (this.#peers.size > MAX_POOLS) this.#forgetOne();
-    }
-    return connections;
+  #forget(origin: string): void {
+    for (const { client } of this.#idle.get(origin) ?? []) void client.destroy();
+    this.#idle.delete(origin);
   }
+}
 
-  #forgetOne(): void {
-    for (const [name, { pool }] of this.#peers) {
-      if (pool.stats.running + pool.stats.pending > 0) continue;
-      void pool.destroy();
-      this.#peers.delete(name);
-      return;
-    }
-  }
+function connect(origin: string): Connection {
+  return { client: new Client(origin, CLIENT_OPTIONS), isOld: false };
 }
 
 /** The handler of one exchange; it settles once. */
 class Question implements Dispatcher.DispatchHandler {
   readonly answer: Promise<Uint8Array>;
-  readonly #connections: Connections;
+  readonly #origin: string;
+  readonly #connections: PeerConnections;
   readonly #message: Uint8Array;
   readonly #maxBytes: number;
-  readonly #scratch: Scratch;
+  #connection: Connection;
   #resolve: (answer: Uint8Array) => void = () => {};
   #reject: (error: PeerError) => void = () => {};
-  #controller: Dispatcher.DispatchController | undefined;
-  #ended: PeerError | undefined;
+  #isOver = false;
   #bytes: Uint8Array | undefined;
   #length = 0;
-  #mayTryAgain: boolean;
 
-  constructor(connections: Connections, message: Uint8Array, maxBytes: number, scratch: Scratch) {
+  constructor(origin: string, connections: PeerConnections, message: Uint8Array, maxBytes: number) {
+    this.#origin = origin;
     this.#connections = connections;
     this.#message = message;
     this.#maxBytes = maxBytes;
-    this.#scratch = scratch;
-    this.#mayTryAgain = connections.hasAnswered;
+    this.#connection = connections.lend(origin);
     this.answer = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -127,32 +128,30 @@ class Question implements Dispatcher.DispatchHandler {
     this.#dispatch();
   }
 
-  /** Ends it, whatever it has come to. */
+  /** Ends it, whatever it has come to, and its connection. */
   end(failure: PeerFailure, message: string, cause?: unknown): void {
-    if (this.#ended !== undefined) return;
-    this.#ended = new PeerError(failure, message, cause);
-    this.#reject(this.#ended);
-    this.#controller?.abort(this.#ended);
+    if (this.#isOver) return;
+    this.#isOver = true;
+    const error = new PeerError(failure, message, cause);
+    this.#reject(error);
+    void this.#connection.client.destroy(error);
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller;
-    // Ended while it waited for a connection.
-    if (this.#ended !== undefined) controller.abort(this.#ended);
-  }
+  /** Tells undici which kind of handler this is. */
+  onRequestStart(): void {}
 
   onResponseStart(_: unknown, status: number, headers: Readonly<Record<string, string | string[] | undefined>>): void {
     // Interim answers too: nobody said that any were expected.
     if (status !== 200) return this.end('failed', `the peer answered ${status}`);
     const announced = Number(headers['content-length'] ?? this.#maxBytes);
     if (!(announced <= this.#maxBytes)) return this.end('lied', 'the peer announced too much');
-    this.#bytes = this.#scratch.take(announced);
+    this.#bytes = this.#connections.take(announced);
     return undefined;
   }
 
   onResponseData(_: unknown, chunk: Uint8Array): void {
     const bytes = this.#bytes;
-    if (bytes === undefined || this.#ended !== undefined) return undefined;
+    if (bytes === undefined || this.#isOver) return undefined;
     if (this.#length + chunk.byteLength > bytes.byteLength) return this.end('lied', 'the peer sent too much');
     bytes.set(chunk, this.#length);
     this.#length += chunk.byteLength;
@@ -160,27 +159,25 @@ class Question implements Dispatcher.DispatchHandler {
   }
 
   onResponseEnd(): void {
-    if (this.#bytes === undefined || this.#ended !== undefined) return;
-    this.#connections.hasAnswered = true;
+    if (this.#bytes === undefined || this.#isOver) return;
+    this.#isOver = true;
+    this.#connection.isOld = true;
+    this.#connections.giveBack(this.#origin, this.#connection);
     this.#resolve(this.#bytes.subarray(0, this.#length));
   }
 
   onResponseError(_: unknown, error: Error): void {
-    // The peer closed an idle connection just as it was wanted: that is nobody's fault, but only once.
-    const wasIdle = this.#mayTryAgain && this.#bytes === undefined && this.#ended === undefined && isClosed(error);
-    this.#mayTryAgain = false;
-    if (wasIdle) this.#dispatch();
-    else this.end('failed', 'the peer cannot be reached or broke off', error);
+    // The peer closed an idle connection just as it was wanted: that is nobody's fault.
+    if (this.#connection.isOld && this.#bytes === undefined && !this.#isOver) {
+      void this.#connection.client.destroy();
+      this.#connection = connect(this.#origin);
+      this.#dispatch();
+    } else this.end('failed', 'the peer cannot be reached or broke off', error);
   }
 
   #dispatch(): void {
-    this.#connections.pool.dispatch({ method: 'POST', path: RETRIEVAL_PATH, body: this.#message }, this);
+    this.#connection.client.dispatch({ method: 'POST', path: RETRIEVAL_PATH, body: this.#message }, this);
   }
-}
-
-function isClosed(error: Error): boolean {
-  const { code } = error as NodeJS.ErrnoException;
-  return code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE';
 }
 
 /** Bytes of one piece of memory for answers: the largest version 2 segment, encrypted, with its message. */

@@ -102,7 +102,7 @@ export class PeerChoice {
     const isTrialDue =
       !(this.#trial?.isStranger && this.#trial.inFlight > 0) && tried.every((peer) => !peer.isStranger);
     const choice = isTrialDue ? (stranger ?? best) : (best ?? stranger);
-    if (choice === stranger) this.#trial = stranger;
+    if (stranger !== undefined && choice === stranger) this.#trial = stranger;
     return choice ?? (mayCome ? 'wait' : doubtful);
   }
 }

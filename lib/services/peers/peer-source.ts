@@ -93,7 +93,7 @@ export class PeerSource implements BlockSource {
       clock,
       askForList: (known, peer, segment) => this.#askForList(known, peer, segment),
     });
-    this.#connections = new PeerConnections(maxInFlight);
+    this.#connections = new PeerConnections();
     this.#maxInFlight = maxInFlight;
     this.#requestTimeoutMs = requestTimeoutMs;
     this.#observer = observer;
