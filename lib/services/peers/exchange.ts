@@ -1,5 +1,5 @@
 /** One question to one peer: an HTTP POST whose answer is read to its end before anybody gets it. */
-import { Client, type Dispatcher } from 'undici';
+import { buildConnector, Client, type Dispatcher } from 'undici';
 import { PeerDistError } from '../../errors.ts';
 import { formatPeerAddress, type PeerAddress } from '../../protocol/pccrd/index.ts';
 import { RETRIEVAL_PATH } from '../../protocol/pccrr/index.ts';
@@ -34,16 +34,10 @@ const MAX_HEAD_BYTES = 8 * 1024;
 /** Peers that idle connections are kept to. Policy, not protocol. */
 const MAX_PEERS = 256;
 
-const CLIENT_OPTIONS: Client.Options = {
-  pipelining: 1,
-  keepAliveTimeout: IDLE_CONNECTION_MS,
-  keepAliveMaxTimeout: IDLE_CONNECTION_MS,
-  maxHeaderSize: MAX_HEAD_BYTES,
-  // Whoever asked has timers of its own.
-  headersTimeout: 0,
-  bodyTimeout: 0,
-  connect: { timeout: CONNECT_TIMEOUT_MS, noDelay: true },
-};
+/** Where a client believes to be connected: URLs know nothing of the zone of a link-local address, so the connector is told apart. */
+const NOMINAL_ORIGIN = 'http://peer.invalid';
+
+const connector = buildConnector({ timeout: CONNECT_TIMEOUT_MS });
 
 /** One connection, lent to one question at a time. */
 interface Connection {
@@ -54,13 +48,13 @@ interface Connection {
 
 /** Connections to peers, kept alive between questions. One that a question has failed on is closed. */
 export class PeerConnections {
-  /** By origin, the one used last at the end. */
+  /** By peer, the one used last at the end. */
   readonly #idle = new Map<string, Connection[]>();
   readonly #scratch = new Scratch();
 
   /** Posts a message. As many connections as there are questions at a time. */
   post(peer: PeerAddress, message: Uint8Array, maxBytes: number): Exchange {
-    const question = new Question(`http://${formatPeerAddress(peer).replace('%', '%25')}`, this, message, maxBytes);
+    const question = new Question(peer, this, message, maxBytes);
     return { answer: question.answer, cancel: (reason) => question.end(reason, `the question was ended: ${reason}`) };
   }
 
@@ -74,37 +68,48 @@ export class PeerConnections {
     this.#scratch.give(answer);
   }
 
-  lend(origin: string): Connection {
-    return this.#idle.get(origin)?.pop() ?? connect(origin);
+  lend(peer: PeerAddress): Connection {
+    return this.#idle.get(formatPeerAddress(peer))?.pop() ?? connectTo(peer);
   }
 
-  giveBack(origin: string, connection: Connection): void {
-    const idle = this.#idle.get(origin) ?? [];
+  giveBack(peer: PeerAddress, connection: Connection): void {
+    const name = formatPeerAddress(peer);
+    const idle = this.#idle.get(name) ?? [];
     idle.push(connection);
     // Last in line to be forgotten.
-    this.#idle.delete(origin);
-    this.#idle.set(origin, idle);
+    this.#idle.delete(name);
+    this.#idle.set(name, idle);
     if (this.#idle.size > MAX_PEERS) this.#forget(this.#idle.keys().next().value as string);
   }
 
   close(): void {
-    for (const origin of this.#idle.keys()) this.#forget(origin);
+    for (const name of this.#idle.keys()) this.#forget(name);
   }
 
-  #forget(origin: string): void {
-    for (const { client } of this.#idle.get(origin) ?? []) void client.destroy();
-    this.#idle.delete(origin);
+  #forget(name: string): void {
+    for (const { client } of this.#idle.get(name) ?? []) void client.destroy();
+    this.#idle.delete(name);
   }
 }
 
-function connect(origin: string): Connection {
-  return { client: new Client(origin, CLIENT_OPTIONS), isOld: false };
+function connectTo({ address, port }: PeerAddress): Connection {
+  const client = new Client(NOMINAL_ORIGIN, {
+    pipelining: 1,
+    keepAliveTimeout: IDLE_CONNECTION_MS,
+    keepAliveMaxTimeout: IDLE_CONNECTION_MS,
+    maxHeaderSize: MAX_HEAD_BYTES,
+    // Whoever asked has timers of its own.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    connect: (options, callback) => connector({ ...options, hostname: address, port: String(port) }, callback),
+  });
+  return { client, isOld: false };
 }
 
 /** The handler of one exchange; it settles once. */
 class Question implements Dispatcher.DispatchHandler {
   readonly answer: Promise<Uint8Array>;
-  readonly #origin: string;
+  readonly #peer: PeerAddress;
   readonly #connections: PeerConnections;
   readonly #message: Uint8Array;
   readonly #maxBytes: number;
@@ -115,12 +120,12 @@ class Question implements Dispatcher.DispatchHandler {
   #bytes: Uint8Array | undefined;
   #length = 0;
 
-  constructor(origin: string, connections: PeerConnections, message: Uint8Array, maxBytes: number) {
-    this.#origin = origin;
+  constructor(peer: PeerAddress, connections: PeerConnections, message: Uint8Array, maxBytes: number) {
+    this.#peer = peer;
     this.#connections = connections;
     this.#message = message;
     this.#maxBytes = maxBytes;
-    this.#connection = connections.lend(origin);
+    this.#connection = connections.lend(peer);
     this.answer = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -162,7 +167,7 @@ class Question implements Dispatcher.DispatchHandler {
     if (this.#bytes === undefined || this.#isOver) return;
     this.#isOver = true;
     this.#connection.isOld = true;
-    this.#connections.giveBack(this.#origin, this.#connection);
+    this.#connections.giveBack(this.#peer, this.#connection);
     this.#resolve(this.#bytes.subarray(0, this.#length));
   }
 
@@ -170,13 +175,14 @@ class Question implements Dispatcher.DispatchHandler {
     // The peer closed an idle connection just as it was wanted: that is nobody's fault.
     if (this.#connection.isOld && this.#bytes === undefined && !this.#isOver) {
       void this.#connection.client.destroy();
-      this.#connection = connect(this.#origin);
+      this.#connection = connectTo(this.#peer);
       this.#dispatch();
     } else this.end('failed', 'the peer cannot be reached or broke off', error);
   }
 
   #dispatch(): void {
-    this.#connection.client.dispatch({ method: 'POST', path: RETRIEVAL_PATH, body: this.#message }, this);
+    const headers = { host: formatPeerAddress(this.#peer).replace(/%[^\]]*/, '') };
+    this.#connection.client.dispatch({ method: 'POST', path: RETRIEVAL_PATH, headers, body: this.#message }, this);
   }
 }
 
