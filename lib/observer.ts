@@ -35,7 +35,7 @@ export type Observation =
       readonly result: 'block' | 'list' | 'absent' | 'busy' | 'rejected' | 'aborted';
       readonly bytes: number;
     }
-  /** Datagrams; `dropped` are hostile, malformed or too many. */
+  /** Datagrams; `dropped` are hostile, malformed, of another version of WS-Discovery, from elsewhere or too many. */
   | {
       readonly type: 'discovery';
       readonly message: 'probe_sent' | 'probe_received' | 'match_sent' | 'match_received' | 'dropped';

@@ -41,9 +41,10 @@ t.test('every option of the command has its row', (t) => {
   const both = table('### Both');
   const secret = table('### The server secret');
   t.strictSame([...table('### `peerdist reverse`'), ...both, ...secret].toSorted(), helpOptions('reverse').toSorted());
-  const peers = table('### Finding peers');
+  const discovery = table('### Discovery');
+  const peers = [...table('### Asking peers'), ...discovery];
   t.strictSame([...table('### `peerdist branch`'), ...both, ...peers].toSorted(), helpOptions('branch').toSorted());
-  t.strictSame([...table('### `peerdist probe'), ...peers].toSorted(), helpOptions('probe').toSorted());
+  t.strictSame([...table('### `peerdist probe'), ...discovery].toSorted(), helpOptions('probe').toSorted());
   t.strictSame([...table('### `peerdist get'), ...peers].toSorted(), helpOptions('get').toSorted());
   t.strictSame([...table('### `peerdist hash'), ...secret].toSorted(), helpOptions('hash').toSorted());
   t.end();

@@ -137,7 +137,7 @@ export class BlockBroker {
         const bytes =
           answer instanceof Promise ? await this.#withDeadline(source.name, deadlineMs, answer, signal, turn) : answer;
         if (bytes === undefined) continue;
-        if (source.trusted || this.#verify(request, bytes)) {
+        if (source.trusted || this.#verify(request, bytes, source.name)) {
           // Storing never holds a reader back.
           if (persist && source.name !== 'store') void this.keep(content, block, bytes, request.label);
           return { bytes, source: source.name };
@@ -157,9 +157,10 @@ export class BlockBroker {
     return isLast ? Infinity : deadlineMs(request, this.originPace.blockMs);
   }
 
-  #verify(request: BlockRequest, bytes: Uint8Array): boolean {
+  #verify(request: BlockRequest, bytes: Uint8Array, name: BlockOrigin): boolean {
     const matches = request.content.verify(request.content.block(request.ordinal), bytes);
-    this.#observer({ type: 'verification', source: 'origin', result: matches ? 'match' : 'mismatch' });
+    const source = name === 'store' ? 'added' : name;
+    this.#observer({ type: 'verification', source, result: matches ? 'match' : 'mismatch' });
     return matches;
   }
 

@@ -19,7 +19,13 @@ import {
 } from '../../lib/protocol/pccrtp/index.ts';
 import { DescribedContent, Discovery, type Holder } from '../../lib/services/index.ts';
 import { MemoryBlockStore } from '../../lib/stores/index.ts';
-import { addPeerOptions, neighbourhoodOptions, type PeerValues } from './peer-options.ts';
+import {
+  addDiscoveryOptions,
+  addPeerOptions,
+  type DiscoveryValues,
+  neighbourhoodOptions,
+  type PeerValues,
+} from './peer-options.ts';
 import type { Terminal } from './role-commands.ts';
 import { startBranch } from './roles.ts';
 import { formatBytes } from './units.ts';
@@ -32,14 +38,14 @@ const MAX_PROBED_SEGMENTS = 6_400;
 const PROBE_WAIT_MS = 1_000;
 
 export function addProbeCommand(program: Command, terminal: Terminal, exit: (code: number) => void): void {
-  addPeerOptions(
+  addDiscoveryOptions(
     program
       .command('probe')
       .description('ask the LAN who has a content')
       .argument('<file|url>', 'content information, as hash -o writes it, or where to get it'),
   )
     .option('--json', 'print JSON')
-    .action(async (from: string, values: PeerValues & { readonly json?: true }) => {
+    .action(async (from: string, values: DiscoveryValues & { readonly json?: true }) => {
       const information = await readContentInformation(from);
       const content = new DescribedContent(information, nativeHashProvider);
       const segments = Math.min(information.segmentCount, MAX_PROBED_SEGMENTS);
@@ -61,10 +67,14 @@ interface Holdings {
 async function askTheLan(
   content: DescribedContent,
   segments: number,
-  { discoveryInterface, discoveryPort }: PeerValues,
+  { discoveryInterface, discoveryPort }: DiscoveryValues,
 ): Promise<Map<string, Holdings>> {
   const store = new MemoryBlockStore({ maxBytes: 1 });
   const discovery = await Discovery.open({ store, interfaces: discoveryInterface, port: discoveryPort });
+  if (discovery.interfaces.length === 0) {
+    discovery.close();
+    throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', 'no network interface can be used for discovery');
+  }
   const ids = Array.from({ length: segments }, (_, segment) => content.segmentId(segment));
   discovery.seek(ids, content.information.version);
   await delay(PROBE_WAIT_MS);
@@ -208,9 +218,12 @@ async function save(url: string, file: string, delivered: () => Delivered): Prom
   return bytes;
 }
 
-/** Where the bytes so far came from. The branch counts what it reads ahead too, and what no cache has touched not at all. */
-function bySource({ peer, store }: Delivered, bytes: number): string {
-  const near = Math.min(bytes, peer + store);
+/**
+ * Where the bytes so far came from. The branch counts what it reads ahead too, and what no cache has touched not at all. A block that the
+ * content repeats is counted where it came from first, which is the origin unless peers brought everything.
+ */
+function bySource({ peer, store, origin }: Delivered, bytes: number): string {
+  const near = Math.min(bytes, origin === 0 ? peer + store : peer);
   return `${formatBytes(near)} from peers, ${formatBytes(bytes - near)} from the origin`;
 }
 

@@ -1,21 +1,29 @@
-/** The options of every command that asks peers for blocks. */
+/** The options of commands that look for peers, and of those that ask them for blocks. */
 import type { Command } from 'commander';
 import type { PeerAddress } from '../../lib/protocol/pccrd/index.ts';
 import type { NeighbourhoodOptions } from './neighbourhood.ts';
 import { collect, valued } from './option-parts.ts';
 import { parseNumber, parsePeer } from './units.ts';
 
-export interface PeerValues {
-  readonly peer?: string[];
-  readonly discovery: boolean;
+export interface DiscoveryValues {
   readonly discoveryInterface?: string[];
   readonly discoveryPort: number;
 }
 
+export interface PeerValues extends DiscoveryValues {
+  readonly peer?: string[];
+  readonly discovery: boolean;
+}
+
 export function addPeerOptions(command: Command): Command {
-  return command
+  command
     .option('--peer <host:port>', 'a peer to ask about everything; port 80 unless given (repeatable)', collect)
-    .option('--no-discovery', 'neither look for peers on the LAN nor be found by them')
+    .option('--no-discovery', 'neither look for peers on the LAN nor be found by them');
+  return addDiscoveryOptions(command);
+}
+
+export function addDiscoveryOptions(command: Command): Command {
+  return command
     .option(
       '--discovery-interface <name>',
       'network interface to look on (repeatable; default all but loopback)',

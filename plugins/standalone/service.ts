@@ -53,7 +53,6 @@ export async function startService({
   peers,
   onStop,
 }: ServiceParts): Promise<Service> {
-  await kit.start();
   const listeners: Listener[] = [];
   const open = async (server: Server, address: ListenAddress): Promise<ListenAddress> => {
     listeners.push({ server, connections: new Connections(server) });
@@ -67,6 +66,7 @@ export async function startService({
     await onStop?.();
   };
   try {
+    await kit.start();
     const address = await open(host.createServer(tls), listen);
     const adminServer = createAdminServer(metrics);
     host.shelter(adminServer);
@@ -123,9 +123,13 @@ class Connections {
       this.#add(socket, 1);
       response.on('close', () => this.#add(socket, -1));
     });
-    // A tunnel is busy until it is cut.
-    server.on('upgrade', (_message: IncomingMessage, socket: Duplex) => this.#add(socket, 1));
-    server.on('connect', (_message: IncomingMessage, socket: Duplex) => this.#add(socket, 1));
+    for (const event of ['upgrade', 'connect'] as const) {
+      server.on(event, (_message: IncomingMessage, socket: Duplex) => {
+        // A tunnel is busy until it is cut. Where nobody makes tunnels, nobody else looks after the socket that Node lets go.
+        if (server.listenerCount(event) > 1) this.#add(socket, 1);
+        else socket.on('error', () => {}).destroy();
+      });
+    }
   }
 
   /** Closes each connection as soon as it has nothing under way. */

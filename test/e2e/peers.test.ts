@@ -2,6 +2,7 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { ask, Origin, peerdist, Role, same } from '../support/proxies.ts';
@@ -144,6 +145,29 @@ await t.test('get downloads through peers and says where the bytes came from', a
   test.throws(() => readFileSync(path('absent')), { code: 'ENOENT' });
   test.throws(() => readFileSync(path('absent.part')), { code: 'ENOENT' }, 'nothing is left behind');
 });
+
+await t.test(
+  'whoever wants a tunnel of the peer or admin port gets a closed connection, and hurts nobody',
+  async (test) => {
+    const branch = await startBranch(test, '--no-discovery');
+    for (const port of [branch.peerPort as number, branch.adminPort as number]) {
+      for (const head of [
+        'CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n',
+        'GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n',
+      ]) {
+        const patient = connect(port, '127.0.0.1');
+        patient.write(head);
+        patient.resume();
+        await once(patient, 'close');
+        const rude = connect(port, '127.0.0.1');
+        await once(rude, 'connect');
+        rude.write(head, () => rude.resetAndDestroy());
+        await once(rude, 'close');
+      }
+      test.ok((await ask(port, '/')).status >= 400, 'it still answers');
+    }
+  },
+);
 
 await t.test('what is wrong with the neighbours: one clear line and exit 2', async (test) => {
   const listen = ['--listen', '127.0.0.1:0', '--no-admin', '--peer-listen', '127.0.0.1:0'];

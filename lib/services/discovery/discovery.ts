@@ -114,7 +114,7 @@ export class Discovery implements PeerFinder {
   /** One datagram of a neighbour. */
   receive(arrival: Arrival): void {
     const { datagram, source } = arrival;
-    const cost = Math.ceil(datagram.byteLength / 1024);
+    const cost = Math.max(1, Math.ceil(datagram.byteLength / 1024));
     if (datagram.byteLength > MAX_DATAGRAM_BYTES) return this.#drop();
     if (!this.#perSource.allows(source.address, cost) || !this.#inAll.allows('', cost)) return this.#drop();
     let message: ReturnType<typeof decodeDiscovery>;
@@ -148,8 +148,8 @@ export class Discovery implements PeerFinder {
         onDatagram: (arrival) => this.receive(arrival),
         onStray: () => this.#drop(),
       });
-      if (this.#isClosed) return this.#sockets.close();
-    }
+    } else await this.#sockets?.joinMissing();
+    if (this.#isClosed) return this.#sockets?.close();
     this.#cancelRefresh = this.#clock.after(REFRESH_MS, () => void this.#refresh());
     return undefined;
   }

@@ -8,7 +8,7 @@ export interface Arrival {
   readonly datagram: Uint8Array;
   /** IPv6 link-local addresses with their zone. */
   readonly source: PeerAddress;
-  /** The interface in whose subnet the source is. */
+  /** The interface in whose subnet the source is; which one the datagram came in by, Node does not tell. */
   readonly via: LanInterface;
 }
 
@@ -25,19 +25,27 @@ export interface MulticastOptions {
  * each IP version one that hears what is said to the group.
  */
 export class MulticastSockets {
+  readonly #options: MulticastOptions;
   readonly #port: number;
   readonly #own = new Map<LanInterface, Socket>();
   readonly #group = new Map<4 | 6, Socket>();
 
   /** Opens as many as can be: machines have interfaces that cannot multicast, and IPv6 that is switched off. Never rejects. */
   static async open(options: MulticastOptions): Promise<MulticastSockets> {
-    const sockets = new MulticastSockets(options.port);
-    for (const lan of options.interfaces) await sockets.#join(lan, options).catch(() => {});
+    const sockets = new MulticastSockets(options);
+    await sockets.joinMissing();
     return sockets;
   }
 
-  private constructor(port: number) {
-    this.#port = port;
+  private constructor(options: MulticastOptions) {
+    this.#options = options;
+    this.#port = options.port;
+  }
+
+  /** Tries those once more that could not be used. Never rejects. */
+  async joinMissing(): Promise<void> {
+    for (const lan of this.#options.interfaces)
+      if (!this.#own.has(lan)) await this.#join(lan, this.#options).catch(() => {});
   }
 
   /** Names of the interfaces in use. */
@@ -93,13 +101,19 @@ export class MulticastSockets {
       reuseAddr: port !== 0,
       ipv6Only: family === 6,
     });
-    socket.bind(port, address);
-    await once(socket, 'listening');
+    try {
+      socket.bind(port, address);
+      await once(socket, 'listening');
+    } catch (error) {
+      socket.close();
+      throw error;
+    }
     // From now on an error is one datagram that could not be sent.
     socket.on('error', () => {});
     socket.on('message', (datagram: Uint8Array, source: RemoteInfo) => {
       const via = interfaces.find((lan) => lan.contains(source.address));
-      if (via === undefined) onStray();
+      // Port 0 is legal to send from and impossible to answer.
+      if (via === undefined || source.port === 0) onStray();
       else onDatagram({ datagram, source: { address: source.address, port: source.port }, via });
     });
     // Peers alone are no reason to go on running.

@@ -3,7 +3,7 @@ import { formatPeerAddress } from '../../protocol/pccrd/index.ts';
 import type { Holder } from '../peers/index.ts';
 
 /** Segments remembered; the one asked about longest ago is forgotten. Policy, not protocol. */
-const MAX_SEGMENTS = 32_768;
+const MAX_SEGMENTS = 8_192;
 /** Peers remembered for each; more than anybody needs to read from. Policy, not protocol. */
 const MAX_HOLDERS = 16;
 /** Of them at one address: whoever names many ports is not many peers. Policy, not protocol. */
@@ -47,6 +47,7 @@ export class PeerCache {
     const entry = this.#segments.get(segmentId);
     if (entry === undefined) return;
     const name = formatPeerAddress(holder.peer);
+    this.#dropOld(entry);
     if (!entry.holders.has(name)) {
       const { address } = holder.peer;
       const neighbours = [...entry.holders.values()].filter(({ peer }) => peer.address === address).length;
@@ -60,9 +61,13 @@ export class PeerCache {
   holders(segmentId: string): readonly Holder[] {
     const entry = this.#segments.get(segmentId);
     if (entry === undefined || entry.holders.size === 0) return [];
-    const oldest = this.#clock.now() - AGE_MS;
-    for (const [name, { at }] of entry.holders) if (at < oldest) entry.holders.delete(name);
+    this.#dropOld(entry);
     return [...entry.holders.values()];
+  }
+
+  #dropOld({ holders }: Entry): void {
+    const oldest = this.#clock.now() - AGE_MS;
+    for (const [name, { at }] of holders) if (at < oldest) holders.delete(name);
   }
 
   /**

@@ -129,8 +129,8 @@ export class Prober implements PeerFinder {
   }
 
   #takeMatch({ segmentIds }: Outstanding, { addresses, holdings }: ProbeMatch, source: PeerAddress): boolean {
-    const [plainSource] = source.address.split('%');
-    const place = addresses.find(({ address }) => address.toLowerCase() === plainSource?.toLowerCase());
+    const plain = (address: string): string => address.replace(/%.*$/, '').toLowerCase();
+    const place = addresses.find(({ address }) => plain(address) === plain(source.address));
     if (place === undefined) return false;
     // With the zone that a link-local address needs and an answer cannot know.
     const peer = { address: source.address, port: place.port };

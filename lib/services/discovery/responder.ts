@@ -93,7 +93,10 @@ export class Responder {
     return full >= QUORUM || this.#options.random() >= ANSWER_PROBABILITY;
   }
 
-  #answer(probe: Probe, held: readonly (HeldSegment | undefined)[], port: number, arrival: Arrival): void {
+  #answer(probe: Probe, found: readonly (HeldSegment | undefined)[], port: number, arrival: Arrival): void {
+    // What was held may be gone by now.
+    const held = found.map((segment) => (segment?.blocks.length === 0 ? undefined : segment));
+    if (held.every((segment) => segment === undefined)) return;
     const { reply, observer } = this.#options;
     this.#messageNumber += 1;
     const sender = {

@@ -4,6 +4,8 @@ import { Peer } from './peer.ts';
 
 /** Peers remembered; the one not mentioned for the longest time is forgotten. Policy, not protocol. */
 const MAX_PEERS = 1024;
+/** Ports of one address that are believed to be peers of their own. Policy, not protocol. */
+const MAX_PORTS = 4;
 
 /** All peers anybody has named, by address and port. */
 export class PeerRegistry {
@@ -23,12 +25,20 @@ export class PeerRegistry {
     const name = formatPeerAddress(address);
     const fixed = this.#fixed.get(name);
     if (fixed !== undefined) return fixed;
-    const peer = this.#found.get(name) ?? new Peer(address, this.#clock);
+    const peer = this.#found.get(name) ?? this.#newcomer(address);
+    if (formatPeerAddress(peer.address) !== name) return peer;
     // Last in line to be forgotten.
     this.#found.delete(name);
     this.#found.set(name, peer);
     if (this.#found.size > MAX_PEERS) this.#forgetOne();
     return peer;
+  }
+
+  /** A port nobody has named before. Where an address has named several and one of them is banned, it is no newcomer. */
+  #newcomer(address: PeerAddress): Peer {
+    const siblings = [...this.#found.values()].filter((peer) => peer.address.address === address.address);
+    const banned = siblings.length < MAX_PORTS ? undefined : siblings.find((peer) => peer.isBanned);
+    return banned ?? new Peer(address, this.#clock);
   }
 
   #forgetOne(): void {

@@ -6,7 +6,7 @@
  * are used up is done: the next source is asked. Whoever asked can leave at any time by its signal.
  */
 import { type Clock, systemClock } from '../../clock.ts';
-import { isPeerDistError } from '../../errors.ts';
+import { isPeerDistError, PeerDistError } from '../../errors.ts';
 import { ignoreObservations, type Observer } from '../../observer.ts';
 import { type PeerAddress, REQUEST_TIMER_MS } from '../../protocol/pccrd/index.ts';
 import type { BlockRequest, BlockSource } from '../block-source.ts';
@@ -34,6 +34,8 @@ export interface PeerSourceOptions {
 
 /** Milliseconds a block may take for each that waits before it: 100 Mbit/s take 6. Policy, not protocol. */
 const QUEUE_MS = 10;
+/** Waiting blocks that are looked at when a peer becomes free: those of two readers. Policy, not protocol. */
+const MAX_LOOKED_AT = 128;
 /** How often questions under way are looked at, milliseconds. Policy, not protocol. */
 const SWEEP_MS = 25;
 
@@ -53,6 +55,9 @@ interface Job extends WantedBlock {
   readonly tried: Peer[];
   readonly attempts: Set<Attempt>;
   readonly settle: (bytes: Uint8Array | undefined) => void;
+  /** Nobody is left to ask; says whether somebody was only late. */
+  readonly giveUp: () => void;
+  isLate: boolean;
   isDone: boolean;
 }
 
@@ -105,7 +110,11 @@ export class PeerSource implements BlockSource {
     };
   }
 
-  /** Verified bytes of the block, or undefined where no neighbour delivers it; at once where there is nobody to ask. */
+  /**
+   * Verified bytes of the block, or undefined where no neighbour has it; at once where there is nobody to ask.
+   *
+   * @throws {@link PeerDistError} `ERR_PEERDIST_TIMEOUT` where one has been late: what follows may well come from it
+   */
   retrieve(
     { content, ordinal, lastOrdinal, persist }: BlockRequest,
     { signal }: { readonly signal: AbortSignal },
@@ -130,11 +139,16 @@ export class PeerSource implements BlockSource {
         startedAt: this.#clock.now(),
         tried: [],
         attempts: new Set(),
+        isLate: false,
         isDone: false,
         settle: (bytes) => {
           job.isDone = true;
           signal.removeEventListener('abort', leave);
           resolve(bytes);
+        },
+        giveUp: () => {
+          if (job.isLate) reject(new PeerDistError('ERR_PEERDIST_TIMEOUT', 'the peers that were asked were late'));
+          job.settle(undefined);
         },
       };
       signal.addEventListener('abort', leave, { once: true });
@@ -158,7 +172,8 @@ export class PeerSource implements BlockSource {
   /** Gives waiting jobs to peers, first come, first served, as long as there is room. */
   #pump(): void {
     const waiting = this.#waiting;
-    for (let place = 0; place < waiting.length && this.#hasRoom;) {
+    // With so many that have to wait for somebody, those behind them have to as well.
+    for (let place = 0; place < Math.min(waiting.length, MAX_LOOKED_AT) && this.#hasRoom;) {
       if (this.#serve(waiting[place] as Job)) waiting.splice(place, 1);
       else place += 1;
     }
@@ -170,7 +185,7 @@ export class PeerSource implements BlockSource {
     if (!this.#hasRoom) return false;
     const choice = this.#choose(job);
     if (choice === 'wait') return false;
-    if (choice === undefined) job.settle(undefined);
+    if (choice === undefined) job.giveUp();
     else this.#ask(job, choice);
     return true;
   }
@@ -240,24 +255,29 @@ export class PeerSource implements BlockSource {
     };
     this.#attempts.add(attempt);
     job?.attempts.add(attempt);
+    let answer: T;
     try {
       const message = await attempt.exchange.answer;
-      const answer = question.read(message);
+      answer = question.read(message);
       this.#connections.release(message);
-      this.#end(attempt);
-      take(answer, attempt);
-      return true;
     } catch (error) {
       this.#end(attempt);
       this.#failed(attempt, error);
+      this.#next(job);
       return false;
-    } finally {
-      if (job !== undefined) {
-        // With nobody asked any more the job is next in line.
-        if (!job.isDone && job.attempts.size === 0) this.#waiting.unshift(job);
-        this.#pump();
-      }
     }
+    this.#end(attempt);
+    take(answer, attempt);
+    this.#next(job);
+    return true;
+  }
+
+  /** What comes after an answer, or after none. */
+  #next(job: Job | undefined): void {
+    if (job === undefined) return;
+    // With nobody asked any more the job is next in line.
+    if (!job.isDone && job.attempts.size === 0) this.#waiting.unshift(job);
+    this.#pump();
   }
 
   #end(attempt: Attempt): void {
@@ -267,8 +287,9 @@ export class PeerSource implements BlockSource {
     attempt.job?.attempts.delete(attempt);
   }
 
-  #failed({ peer, startedAt }: Attempt, error: unknown): void {
+  #failed({ peer, startedAt, job }: Attempt, error: unknown): void {
     const failure = error instanceof PeerError ? error.failure : 'failed';
+    if (failure === 'timeout' && job !== undefined) job.isLate = true;
     if (failure === 'lied') this.#observer({ type: 'verification', source: 'peer', result: 'mismatch' });
     this.#observer({ type: 'peer_request', result: failure });
     if (!peer.failed(failure, startedAt)) return;
@@ -307,7 +328,7 @@ export class PeerSource implements BlockSource {
 
   /**
    * The request timer, and blocks that are overdue: the reader stands still for them, so a second peer is asked. Where there is no room, the
-   * first question gives up its place: a peer that has gone must not hold up those that are there.
+   * first question gives its place to it: a peer that has gone must not hold up those that are there.
    */
   #sweep(): void {
     const now = this.#clock.now();
@@ -318,11 +339,10 @@ export class PeerSource implements BlockSource {
       else if (job !== undefined && age > this.#patience.overdueMs) {
         if (!attempt.isOverdue) peer.overdue += 1;
         attempt.isOverdue = true;
-        if (!this.#hasRoom) exchange.cancel('timeout');
-        else if (job.attempts.size === 1) {
-          const second = this.#choose(job);
-          if (second !== undefined && second !== 'wait') this.#ask(job, second);
-        }
+        const second = job.attempts.size === 1 ? this.#choose(job) : undefined;
+        if (second === undefined || second === 'wait') continue;
+        if (this.#hasRoom) this.#ask(job, second);
+        else exchange.cancel('timeout');
       }
     }
   }
