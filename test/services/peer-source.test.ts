@@ -6,7 +6,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once, setMaxListeners } from 'node:events';
 import t, { type Test } from 'tap';
 import type { CipherName } from '../../lib/crypto/index.ts';
-import { PeerDistError } from '../../lib/errors.ts';
+import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
 import { PeerDist } from '../../lib/peerdist/index.ts';
 import { encodeContentInformation } from '../../lib/protocol/pccrc/index.ts';
 import {
@@ -81,9 +81,14 @@ class Reader {
   }
 
   /** What came of asking for a block: its bytes, nothing, or what must never come. */
-  async get(ordinal: number, options?: AskOptions): Promise<'block' | 'nothing' | 'WRONG'> {
-    const bytes = await inTime(this.ask(ordinal, options), `block ${ordinal}`);
+  async get(ordinal: number, options?: AskOptions): Promise<'block' | 'nothing' | 'late' | 'WRONG'> {
+    const asked = this.ask(ordinal, options).catch((error: unknown) => {
+      if (options?.signal?.aborted !== true && isPeerDistError(error, 'ERR_PEERDIST_TIMEOUT')) return 'late' as const;
+      throw error;
+    });
+    const bytes = await inTime(asked, `block ${ordinal}`);
     if (bytes === undefined) return 'nothing';
+    if (bytes === 'late') return bytes;
     return Buffer.compare(bytes, blockOf(this.of, ordinal)) === 0 ? 'block' : 'WRONG';
   }
 
@@ -473,7 +478,8 @@ for (const [behaviours, result, strikes, banMs] of [
       const reader = new Reader(test, SMALL, { peers: [peer] });
       for (const ordinal of upTo(strikes)) {
         test.equal(reader.bans, 0);
-        test.equal(await strike(reader, peer, ordinal), 'nothing', `${behaviour}: nobody else is left`);
+        const outcome = result === 'timeout' ? 'late' : 'nothing';
+        test.equal(await strike(reader, peer, ordinal), outcome, `${behaviour}: nobody else is left`);
       }
       test.same([reader.bans, reader.count(result)], [1, strikes], `${behaviour}: it is banned`);
       test.equal(
