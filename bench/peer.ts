@@ -38,9 +38,9 @@ let freeAt = 0;
 /** Holds an answer's end back until the line of all answers together has had time for it. */
 function throttle(response: ServerResponse, rate: number): void {
   const end = response.end.bind(response);
-  response.end = (() => {
+  response.end = ((last: Uint8Array) => {
     freeAt = Math.max(performance.now(), freeAt) + (64 * 1024 * 1000) / rate;
-    setTimeout(() => end(), freeAt - performance.now());
+    setTimeout(() => end(last), freeAt - performance.now());
     return response;
   }) as ServerResponse['end'];
 }
