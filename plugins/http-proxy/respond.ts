@@ -48,7 +48,12 @@ export async function sendResponse(
 
 /** For HTTP/1.0 the end of the connection is the end of the body: only a reset tells a cut body from a whole one. */
 function resetOnFailure(stream: Readable, client: ServerResponse): void {
-  stream.prependListener('error', () => void client.socket?.resetAndDestroy());
+  stream.prependListener('error', () => {
+    const { socket } = client;
+    // Node loses a socket that is reset while its end is being sent: it would never close, nor its server.
+    if (socket?.writableEnded === true) socket.destroy();
+    else socket?.resetAndDestroy();
+  });
 }
 
 function isBodiless(status: number): boolean {

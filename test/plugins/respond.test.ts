@@ -1,10 +1,12 @@
-/** Answers that are all in memory: those of one turn leave together, and one that fails takes no other with it. */
+/** Answers as they leave: those in memory leave together and one that fails takes no other with it; a cut one closes its connection. */
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
+import { Readable } from 'node:stream';
 import t from 'tap';
 import { definePlugin, Kit, ProxyResponse } from '../../lib/kit/index.ts';
 import { createProxyServer, HttpProxyHost } from '../../plugins/http-proxy/index.ts';
+import { inTime } from '../support/proxies.ts';
 import { failureOf } from '../support/turns.ts';
 
 const BODY = Buffer.alloc(8_192, 7);
@@ -40,4 +42,33 @@ t.test('a response whose end throws', async (test) => {
   const good = await get('/good');
   test.ok(BODY.equals(good), 'the other one of that turn gets its answer');
   test.ok((await bad) instanceof Error, 'its own client sees that it was cut');
+});
+
+t.test('a body for an HTTP/1.0 client that breaks while the end of the connection is being sent', async (test) => {
+  const body = new Readable({ read() {} });
+  body.push('part');
+  const answer = definePlugin({
+    name: 'answer',
+    handle: async () => new ProxyResponse({ status: 200, headers: {}, body }),
+  });
+  const kit = new Kit({ plugins: [answer] });
+  const host = new HttpProxyHost({ proxy: createProxyServer(), kit, origin: 'http://127.0.0.1:1' });
+  const server = host.createServer();
+  test.teardown(() => host.close());
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const closed = new Promise<void>((resolve) => {
+    server.once('connection', (socket) => {
+      socket.once('close', () => resolve());
+      // Node has just begun to end its side too.
+      socket.once('end', () => body.destroy(new Error('the origin broke off')));
+    });
+  });
+  const client = connect((server.address() as AddressInfo).port, '127.0.0.1');
+  client.on('error', () => {});
+  client.write('GET / HTTP/1.0\r\n\r\n');
+  client.once('data', () => client.end());
+  await inTime(closed, 'the connection is given back');
+  await inTime(new Promise((resolve) => server.close(resolve)), 'the server can close');
+  test.ok(body.destroyed);
 });

@@ -275,7 +275,11 @@ export class ScriptedPeer {
 
   /** Goes away in the middle of everything; who connects from now on is refused. */
   async kill(): Promise<void> {
-    for (const socket of this.sockets) socket.resetAndDestroy();
+    for (const socket of this.sockets) {
+      // Node loses a socket that is reset while its end is being sent, and the process would never exit.
+      if (socket.writableEnded) socket.destroy();
+      else socket.resetAndDestroy();
+    }
     if (!this.#server.listening) return;
     await new Promise((resolve) => {
       this.#server.close(resolve);
