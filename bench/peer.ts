@@ -9,7 +9,7 @@
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type CipherName, encryptBlock } from '../lib/crypto/index.ts';
-import { RetrievalServer } from '../lib/services/index.ts';
+import { openHoldings, RetrievalServer } from '../lib/services/index.ts';
 import { MemoryBlockStore } from '../lib/stores/index.ts';
 import { MiB } from './measure.ts';
 import { peerContent } from './peer-content.ts';
@@ -26,7 +26,7 @@ function retrieval(isHonest: boolean): RequestListener {
     if (!isHonest) data[0] = (data[0] as number) ^ 1;
     store.set(content.key(block), data, 'bench', content.segmentFacts(block.segment));
   }
-  const server = new RetrievalServer({ store, cipher });
+  const server = new RetrievalServer({ holdings: openHoldings(store, cipher) });
   return (request, response) => {
     if (bytesPerSecond !== undefined) throttle(response, Number(bytesPerSecond));
     server.handle(request, response);

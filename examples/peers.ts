@@ -5,7 +5,14 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { createRetrievalHttpServer, MemoryBlockStore, PeerDist, PeerSource, RetrievalServer } from '../lib/index.ts';
+import {
+  createLanHttpServer,
+  MemoryBlockStore,
+  openHoldings,
+  PeerDist,
+  PeerSource,
+  RetrievalServer,
+} from '../lib/index.ts';
 
 const TAG = Buffer.from('peers-example-16');
 const content = Buffer.concat(
@@ -22,7 +29,7 @@ const information = await first.server.getContentInformation('example', { versio
 await using own = await first.client.openContent(TAG);
 await own.setContentInformation(information);
 await own.addData(0, content);
-const server = createRetrievalHttpServer(new RetrievalServer({ store }));
+const server = createLanHttpServer([new RetrievalServer({ holdings: openHoldings(store) })]);
 server.listen(0, '127.0.0.1');
 await once(server, 'listening');
 

@@ -6,6 +6,7 @@ export * from './protocol/pccrc/index.ts';
 export * from './protocol/pccrtp/index.ts';
 export * from './protocol/pccrr/index.ts';
 export * from './protocol/pccrd/index.ts';
+export * from './protocol/pchc/index.ts';
 export * from './streams/index.ts';
 export * from './stores/index.ts';
 export * from './services/index.ts';

@@ -5,8 +5,8 @@
  * carry counts and closed words only; no URL, address, client or segment id ever appears in one.
  */
 
-/** Where bytes that reached a client came from. Hosted caches join with their issue. */
-export type BlockOrigin = 'store' | 'peer' | 'origin';
+/** Where bytes that reached a client came from. */
+export type BlockOrigin = 'store' | 'peer' | 'hosted_cache' | 'origin';
 
 export type Observation =
   /** Body bytes handed to a client. */
@@ -22,9 +22,10 @@ export type Observation =
       readonly source: Exclude<BlockOrigin, 'store'> | 'added';
       readonly result: 'match' | 'mismatch';
     }
-  /** What one question to a peer brought. */
+  /** What one question to a peer or a hosted cache brought. */
   | {
       readonly type: 'peer_request';
+      readonly source: 'peer' | 'hosted_cache';
       readonly result: 'block' | 'list' | 'absent' | 'timeout' | 'failed' | 'lied' | 'cancelled';
     }
   /** A peer is left alone for a while. */
@@ -35,6 +36,27 @@ export type Observation =
       readonly result: 'block' | 'list' | 'absent' | 'busy' | 'rejected' | 'aborted';
       readonly bytes: number;
     }
+  /** What a hosted cache made of one segment that it was offered, or of an offer that named none it could read. */
+  | {
+      readonly type: 'offer';
+      readonly result:
+        | 'accepted'
+        | 'known'
+        | 'unusable'
+        | 'refused'
+        | 'local'
+        | 'malformed'
+        | 'unauthorized'
+        | 'failed';
+    }
+  /** What one question of a hosted cache to a client brought that had offered; `refused`: the client may bring no more for now. */
+  | {
+      readonly type: 'ingest';
+      readonly result: 'stored' | 'absent' | 'timeout' | 'failed' | 'lied' | 'refused';
+      readonly bytes: number;
+    }
+  /** One offer to a hosted cache; `failed`: no hosted cache took it. */
+  | { readonly type: 'offer_sent'; readonly result: 'ok' | 'failed'; readonly segments: number }
   /** Datagrams; `dropped` are hostile, malformed, of another version of WS-Discovery, from elsewhere or too many. */
   | {
       readonly type: 'discovery';

@@ -99,7 +99,7 @@ export class AddedData {
     const block = content.block(ordinal);
     const matches = content.verify(block, whole);
     observer({ type: 'verification', source: 'added', result: matches ? 'match' : 'mismatch' });
-    if (matches) await broker.keep(content, block, whole, label);
+    if (matches) await broker.keep(content, block, whole, label, true);
     return matches;
   }
 }

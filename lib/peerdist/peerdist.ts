@@ -6,7 +6,7 @@ import { type HashProvider, nativeHashProvider } from '../crypto/index.ts';
 import { PeerDistError } from '../errors.ts';
 import { ignoreObservations, type Observer } from '../observer.ts';
 import { ServerSecret, type V1AlgorithmName } from '../protocol/pccrc/index.ts';
-import { BlockBroker, type BlockSource } from '../services/index.ts';
+import { BlockBroker, type BlockBrokerOptions, type BlockSource } from '../services/index.ts';
 import {
   type BlockStore,
   type ContentInformationStore,
@@ -37,6 +37,8 @@ export interface PeerDistComponents {
   readonly contentInformationStore?: ContentInformationStore | undefined;
   /** Asked for blocks between the own store and `onMissing`, in this order. */
   readonly sources?: readonly BlockSource[] | undefined;
+  /** Told of each block that came from the origin and is in the store now: by `onMissing` or `addData`. */
+  readonly onOriginBlock?: BlockBrokerOptions['onOriginBlock'];
   readonly hashProvider?: HashProvider | undefined;
   /** Where publications are hashed. @default on the calling thread */
   readonly createEngine?: ((options: HashingOptions) => HashingEngine) | undefined;
@@ -140,6 +142,7 @@ export class PeerDist extends EventEmitter<PeerDistEvents> implements AsyncDispo
     });
     const broker = new BlockBroker({
       store: components.blockStore ?? new MemoryBlockStore({ maxBytes: DEFAULT_BLOCK_STORE_BYTES, observer }),
+      onOriginBlock: components.onOriginBlock,
       observer,
       clock,
     });

@@ -16,6 +16,8 @@ export interface RetrievedBlock {
 
 export interface BlockBrokerOptions {
   readonly store: BlockStore;
+  /** Told of each block from the origin that has been put into the store. */
+  readonly onOriginBlock?: ((content: DescribedContent, block: ContentBlock) => void) | undefined;
   readonly observer?: Observer | undefined;
   readonly clock?: Clock | undefined;
 }
@@ -29,14 +31,16 @@ export class BlockBroker {
   readonly originPace = new OriginPace();
   readonly #store: BlockStore;
   readonly #local: LocalSource;
+  readonly #onOriginBlock: BlockBrokerOptions['onOriginBlock'];
   readonly #observer: Observer;
   readonly #clock: Clock;
   readonly #flights = new SingleFlight<RetrievedBlock>();
   /** Flights that nobody may join, so far. */
   #alone = 0;
 
-  constructor({ store, observer = ignoreObservations, clock = systemClock }: BlockBrokerOptions) {
+  constructor({ store, onOriginBlock, observer = ignoreObservations, clock = systemClock }: BlockBrokerOptions) {
     this.#store = store;
+    this.#onOriginBlock = onOriginBlock;
     this.#local = createLocalSource(store);
     this.#observer = observer;
     this.#clock = clock;
@@ -139,7 +143,8 @@ export class BlockBroker {
         if (bytes === undefined) continue;
         if (source.trusted || this.#verify(request, bytes, source.name)) {
           // Storing never holds a reader back.
-          if (persist && source.name !== 'store') void this.keep(content, block, bytes, request.label);
+          if (persist && source.name !== 'store')
+            void this.keep(content, block, bytes, request.label, source.name === 'origin');
           return { bytes, source: source.name };
         }
         failure = new PeerDistError('ERR_PEERDIST_HASH_MISMATCH', `bytes from ${source.name} do not match their hash`);
@@ -178,10 +183,21 @@ export class BlockBroker {
     }
   }
 
-  /** Stores a block that has been verified. Never rejects: a store that fails is only a store that forgets. */
-  async keep(content: DescribedContent, block: ContentBlock, bytes: Uint8Array, label: string): Promise<void> {
+  /**
+   * Stores a block that has been verified. Never rejects: a store that fails is only a store that forgets.
+   *
+   * @param isFromOrigin it crossed the WAN
+   */
+  async keep(
+    content: DescribedContent,
+    block: ContentBlock,
+    bytes: Uint8Array,
+    label: string,
+    isFromOrigin: boolean,
+  ): Promise<void> {
     try {
       await this.#store.set(content.key(block), bytes, label, content.segmentFacts(block.segment));
+      if (isFromOrigin) this.#onOriginBlock?.(content, block);
     } catch {
       // as said
     }

@@ -60,7 +60,7 @@ export class DescribedContent {
   }
 
   /** What has to be known of a segment to share it with peers. */
-  segmentFacts(segment: number): SegmentFacts {
+  segmentFacts(segment: number): SegmentFacts & { readonly secret: Uint8Array } {
     const { information } = this;
     const blockCount =
       information.version === 2 ? 1 : Math.ceil(information.segmentRange(segment).length / V1_BLOCK_BYTES);

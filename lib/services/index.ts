@@ -1,10 +1,26 @@
 export { BlockBroker, type BlockBrokerOptions, type RetrievedBlock } from './block-broker.ts';
 export type { BlockRequest, BlockSource, FetchMissing } from './block-source.ts';
 export { DescribedContent } from './described-content.ts';
+export { type EncryptedBlock, type Holdings, openHoldings, type SegmentHoldings } from './holdings.ts';
 export { createLocalSource, LOCAL_DEADLINE_MS } from './local-source.ts';
 export { OriginSource, type OriginSourceOptions } from './origin-source.ts';
 export { SingleFlight } from './single-flight.ts';
-export { Discovery, type DiscoveryOptions, isNeighbour, type LanInterface, lanInterfaces } from './discovery/index.ts';
+export { Discovery, type DiscoveryOptions, isNeighbour, isOwnAddress, type LanInterface, lanInterfaces } from './discovery/index.ts';
 export { type Holder, type PeerFinder, PeerSource, type PeerSourceOptions } from './peers/index.ts';
-export { createRetrievalHttpServer, type RetrievalHttpOptions } from './retrieval-http.ts';
+export { createLanHttpServer, type LanHttpOptions, type LanRequestHandler } from './lan-http.ts';
 export { RetrievalServer, type RetrievalServerOptions } from './retrieval-server.ts';
+export { type SealedBlock } from './sealed-block.ts';
+export {
+  createSealedSource,
+  HostedCache,
+  type HostedCacheOptions,
+  type OfferAuthentication,
+  Offers,
+  OfferServer,
+  type OfferServerOptions,
+  type OffersOptions,
+  SealedBlocks,
+  SealingStore,
+  SegmentLists,
+  type SegmentListsOptions,
+} from './hosted-cache/index.ts';

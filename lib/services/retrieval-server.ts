@@ -1,8 +1,7 @@
-/** Serves blocks to peers (MS-PCCRR 3.2). Everything it can give away is in the block store; what it gives is encrypted. */
+/** Serves blocks to peers (MS-PCCRR 3.2). */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { toHex } from '../bytes/index.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import { type CipherName, encryptBlock } from '../crypto/index.ts';
 import { isPeerDistError } from '../errors.ts';
 import { ignoreObservations, type Observer } from '../observer.ts';
 import {
@@ -20,12 +19,13 @@ import {
   rangesOf,
   RETRIEVAL_PATH,
 } from '../protocol/pccrr/index.ts';
-import { blockKey, type BlockStore, type HeldSegment, placeOf } from '../stores/index.ts';
+import { placeOf } from '../stores/index.ts';
+import { readBody } from './http-body.ts';
+import type { EncryptedBlock, Holdings, SegmentHoldings } from './holdings.ts';
 
 export interface RetrievalServerOptions {
-  readonly store: BlockStore;
-  /** How blocks are encrypted. iPXE takes nothing that is not. @default 'aes-128', as Windows */
-  readonly cipher?: CipherName | undefined;
+  /** What there is to give: `openHoldings` of a block store, or the `SealedBlocks` of a hosted cache. */
+  readonly holdings: Holdings;
   /** Answers under way at a time; further ones are empty (3.2.1). @default 64 */
   readonly maxUploads?: number | undefined;
   /** Milliseconds from the head of a request to the last byte of its answer (3.2.2). @default 15000 */
@@ -48,8 +48,7 @@ const NO_BYTES = new Uint8Array(0);
  * and how many is the business of the HTTP server.
  */
 export class RetrievalServer {
-  readonly #store: BlockStore;
-  readonly #cipher: CipherName;
+  readonly #holdings: Holdings;
   readonly #maxUploads: number;
   readonly #uploadTimeoutMs: number;
   readonly #observer: Observer;
@@ -57,15 +56,13 @@ export class RetrievalServer {
   #uploads = 0;
 
   constructor({
-    store,
-    cipher = 'aes-128',
+    holdings,
     maxUploads = 64,
     uploadTimeoutMs = 15_000,
     observer = ignoreObservations,
     clock = systemClock,
   }: RetrievalServerOptions) {
-    this.#store = store;
-    this.#cipher = cipher;
+    this.#holdings = holdings;
     this.#maxUploads = maxUploads;
     this.#uploadTimeoutMs = uploadTimeoutMs;
     this.#observer = observer;
@@ -113,7 +110,7 @@ export class RetrievalServer {
       void this.#receive(request, response, (message) => {
         isActive = this.#uploads < this.#maxUploads;
         if (isActive) this.#uploads += 1;
-        return this.answer(message, !isActive);
+        return this.answer(message, socket.remoteAddress, !isActive);
       });
     }
   }
@@ -121,16 +118,17 @@ export class RetrievalServer {
   /**
    * The answer to one message, as it goes over the wire.
    *
+   * @param address of the peer that asks
    * @param isBusy answers as if nothing were held
    * @throws {@link PeerDistError} `ERR_PEERDIST_MALFORMED_MESSAGE`: deserves no answer
    */
-  async answer(message: Uint8Array, isBusy = false): Promise<Answer> {
+  async answer(message: Uint8Array, address = '', isBusy = false): Promise<Answer> {
     const request = decodeRequest(message);
     switch (request.type) {
       case 'get-block-list':
         return this.#blockList(request, isBusy);
       case 'get-blocks':
-        return this.#block(request, isBusy);
+        return this.#block(request, address, isBusy);
       case 'get-segment-list':
         return this.#segmentList(request, isBusy);
       default:
@@ -179,7 +177,7 @@ export class RetrievalServer {
     const last = listed.at(-1);
     const message = encodeResponse({
       type: 'block-list',
-      cipher: this.#cipher,
+      cipher: 'aes-128',
       segmentId,
       ranges: rangesOf(listed),
       nextBlockIndex: last === undefined ? 0 : nextAfter(segment, last),
@@ -187,7 +185,7 @@ export class RetrievalServer {
     return this.#list(message, isBusy);
   }
 
-  async #block({ segmentId, ranges }: GetBlocks, isBusy: boolean): Promise<Answer> {
+  async #block({ segmentId, ranges }: GetBlocks, address: string, isBusy: boolean): Promise<Answer> {
     const id = toHex(segmentId);
     // The smallest one, whatever the order (3.2.5.3).
     const blockIndex = ranges.reduce(
@@ -196,20 +194,20 @@ export class RetrievalServer {
     );
     const segment = isBusy ? undefined : await this.#segment(id);
     const isHeld = segment !== undefined && segment.blocks[placeOf(segment.blocks, blockIndex)] === blockIndex;
-    const block = isHeld ? await this.#get(blockKey(id, blockIndex)) : undefined;
+    const block = isHeld ? await this.#get(id, blockIndex, address) : undefined;
     const place = {
       type: 'block',
       segmentId,
       blockIndex: Number.isFinite(blockIndex) ? blockIndex : 0,
       nextBlockIndex: nextAfter(segment, blockIndex),
     } as const;
-    if (segment === undefined || block === undefined) {
-      const pieces = encodeBlock({ ...place, cipher: this.#cipher, iv: NO_BYTES });
+    if (block === undefined) {
+      const pieces = encodeBlock({ ...place, cipher: 'aes-128', iv: NO_BYTES });
       return { pieces, result: isBusy ? 'busy' : 'absent', bytes: 0 };
     }
-    const { pieces, iv } = encryptBlock(this.#cipher, segment.secret, block);
+    const { cipher, pieces, iv } = block;
     const bytes = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
-    return { pieces: encodeBlock({ ...place, cipher: this.#cipher, iv }, pieces), result: 'block', bytes };
+    return { pieces: encodeBlock({ ...place, cipher, iv }, pieces), result: 'block', bytes };
   }
 
   async #segmentList({ requestId, segmentIds }: GetSegmentList, isBusy: boolean): Promise<Answer> {
@@ -224,7 +222,7 @@ export class RetrievalServer {
     }
     const blob = encodeSegmentAges(ages);
     const ranges = rangesOf(held);
-    return this.#list(encodeResponse({ type: 'segment-list', cipher: this.#cipher, requestId, ranges, blob }), isBusy);
+    return this.#list(encodeResponse({ type: 'segment-list', cipher: 'aes-128', requestId, ranges, blob }), isBusy);
   }
 
   #list(message: Uint8Array, isBusy = false): Answer {
@@ -232,17 +230,17 @@ export class RetrievalServer {
   }
 
   /** A store that fails is a store that has nothing. */
-  async #segment(segmentId: string): Promise<HeldSegment | undefined> {
+  async #segment(segmentId: string): Promise<SegmentHoldings | undefined> {
     try {
-      return await this.#store.segment(segmentId);
+      return await this.#holdings.segment(segmentId);
     } catch {
       return undefined;
     }
   }
 
-  async #get(key: string): Promise<Uint8Array | undefined> {
+  async #get(segmentId: string, blockIndex: number, address: string): Promise<EncryptedBlock | undefined> {
     try {
-      return await this.#store.get(key);
+      return await this.#holdings.block(segmentId, blockIndex, address);
     } catch {
       return undefined;
     }
@@ -250,21 +248,6 @@ export class RetrievalServer {
 }
 
 /** First block held behind `blockIndex`; 0 = none. */
-function nextAfter(segment: HeldSegment | undefined, blockIndex: number): number {
+function nextAfter(segment: SegmentHoldings | undefined, blockIndex: number): number {
   return segment?.blocks[placeOf(segment.blocks, blockIndex + 1)] ?? 0;
-}
-
-/** A body of at most that size; undefined where it is larger. */
-function readBody(request: IncomingMessage, maxBytes: number): Promise<Uint8Array | undefined> {
-  return new Promise((resolve, reject) => {
-    const chunks: Uint8Array[] = [];
-    let bytes = 0;
-    request.on('data', (chunk: Uint8Array) => {
-      bytes += chunk.byteLength;
-      if (bytes > maxBytes) resolve(undefined);
-      else chunks.push(chunk);
-    });
-    request.on('end', () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)));
-    request.on('error', reject);
-  });
 }

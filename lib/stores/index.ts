@@ -5,6 +5,7 @@ export {
   type ContentInformationStore,
   type HeldSegment,
   type MaybePromise,
+  parseBlockKey,
   type SegmentFacts,
 } from './types.ts';
 export { placeOf } from './segment-index.ts';

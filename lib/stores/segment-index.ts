@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import type { HeldSegment, SegmentFacts } from './types.ts';
+import { type HeldSegment, parseBlockKey, type SegmentFacts } from './types.ts';
 
 interface Entry extends HeldSegment {
   readonly blocks: number[];
@@ -19,13 +19,13 @@ export class SegmentIndex {
   }
 
   /** @param key a `blockKey` */
-  add(key: string, { secret, blockCount }: SegmentFacts): void {
-    const [segmentId, blockIndex] = parse(key);
+  add(key: string, { secret, blockCount, from }: SegmentFacts): void {
+    const { segmentId, blockIndex } = parseBlockKey(key);
     const segment = this.#segments.get(segmentId);
     if (segment === undefined) {
       // The secret is a view on content information that need not stay in memory.
-      const entry = { secret: Uint8Array.from(secret), blockCount, blocks: [blockIndex], since: this.#clock.now() };
-      this.#segments.set(segmentId, entry);
+      const own = secret && Uint8Array.from(secret);
+      this.#segments.set(segmentId, { secret: own, blockCount, from, blocks: [blockIndex], since: this.#clock.now() });
       return;
     }
     const at = placeOf(segment.blocks, blockIndex);
@@ -33,18 +33,13 @@ export class SegmentIndex {
   }
 
   remove(key: string): void {
-    const [segmentId, blockIndex] = parse(key);
+    const { segmentId, blockIndex } = parseBlockKey(key);
     const blocks = this.#segments.get(segmentId)?.blocks;
     if (blocks === undefined) return;
     const at = placeOf(blocks, blockIndex);
     if (blocks[at] === blockIndex) blocks.splice(at, 1);
     if (blocks.length === 0) this.#segments.delete(segmentId);
   }
-}
-
-function parse(key: string): [segmentId: string, blockIndex: number] {
-  const colon = key.lastIndexOf(':');
-  return [key.slice(0, colon), Number(key.slice(colon + 1))];
 }
 
 /** Where in an ascending list an index is, or would be. */

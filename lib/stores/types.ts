@@ -10,12 +10,20 @@ export function blockKey(segmentId: string, blockIndex: number): string {
   return `${segmentId}:${blockIndex}`;
 }
 
+/** What a {@link blockKey} names. */
+export function parseBlockKey(key: string): { readonly segmentId: string; readonly blockIndex: number } {
+  const colon = key.lastIndexOf(':');
+  return { segmentId: key.slice(0, colon), blockIndex: Number(key.slice(colon + 1)) };
+}
+
 /** What must be known of a block's segment before peers can be given it. */
 export interface SegmentFacts {
-  /** Kp, the key peers encrypt under; copied. */
-  readonly secret: Uint8Array;
+  /** Kp, the key peers encrypt under; copied. Absent where it is not known: the blocks are kept encrypted, as they were received. */
+  readonly secret?: Uint8Array | undefined;
   /** Blocks the segment has. */
   readonly blockCount: number;
+  /** Address that the first block came from, where nobody could check it. */
+  readonly from?: string | undefined;
 }
 
 /** What is held of a segment. */
@@ -27,7 +35,7 @@ export interface HeldSegment extends SegmentFacts {
 }
 
 /**
- * Verified blocks by {@link blockKey}. Each block carries the labels of those who put it there; when its last label goes,
+ * Blocks by {@link blockKey}, verified unless their segment says otherwise. Each block carries the labels of those who put it there; when its last label goes,
  * it goes too.
  */
 export interface BlockStore {

@@ -23,11 +23,15 @@ export const METRICS = {
   peerdist_hashed_bytes_total: 'Bytes of bodies that became content information.',
   peerdist_publications_total: 'Bodies that were to be hashed, by what became of it.',
   peerdist_block_verifications_total: 'Blocks hashed before use, by where they came from and result.',
-  peerdist_peer_requests_total: 'Questions put to peers, by what they brought.',
+  peerdist_peer_requests_total: 'Questions put to peers and hosted caches, by whom and by what they brought.',
   peerdist_peer_bans_total: 'Times a peer was left alone for a while, because it failed or lied.',
   peerdist_uploads_total: 'Questions of peers, by what they got.',
   peerdist_uploaded_bytes_total: 'Bytes of blocks given to peers, encrypted.',
   peerdist_discovery_messages_total: 'Datagrams of peer discovery, by what they were.',
+  peerdist_offers_total: 'Segments offered to this hosted cache, by what became of them.',
+  peerdist_ingest_requests_total: 'Questions of this hosted cache to clients that had offered, by what they brought.',
+  peerdist_ingested_bytes_total: 'Bytes of blocks fetched from clients that had offered them.',
+  peerdist_offered_segments_total: 'Segments offered to hosted caches, by whether one took them.',
   peerdist_lookups_total: 'Requests looked up in the cache or among the published, by result.',
   peerdist_content_information_total: 'Content information structures sent, received and rejected.',
   peerdist_evictions_total: 'Entries a store dropped to stay within its limit.',
@@ -97,7 +101,7 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
     });
   };
   const stores = ['block', 'content_information'] as const;
-  const delivered = counters('peerdist_delivered_bytes_total', 'source', ['store', 'peer', 'origin']);
+  const delivered = counters('peerdist_delivered_bytes_total', 'source', ['store', 'peer', 'hosted_cache', 'origin']);
   const wan = counters('peerdist_wan_bytes_total', 'kind', ['content_information', 'missing_data', 'plain']);
   const hashed = counter('peerdist_hashed_bytes_total');
   const publications = counters('peerdist_publications_total', 'result', [
@@ -108,18 +112,14 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
   ]);
   const verifications = pairs(
     'peerdist_block_verifications_total',
-    ['source', ['peer', 'origin', 'added']],
+    ['source', ['peer', 'hosted_cache', 'origin', 'added']],
     ['result', ['match', 'mismatch']],
   );
-  const peerRequests = counters('peerdist_peer_requests_total', 'result', [
-    'block',
-    'list',
-    'absent',
-    'timeout',
-    'failed',
-    'lied',
-    'cancelled',
-  ]);
+  const peerRequests = pairs(
+    'peerdist_peer_requests_total',
+    ['source', ['peer', 'hosted_cache']],
+    ['result', ['block', 'list', 'absent', 'timeout', 'failed', 'lied', 'cancelled']],
+  );
   const bans = counter('peerdist_peer_bans_total');
   const uploads = counters('peerdist_uploads_total', 'result', [
     'block',
@@ -137,6 +137,26 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
     'match_received',
     'dropped',
   ]);
+  const offers = counters('peerdist_offers_total', 'result', [
+    'accepted',
+    'known',
+    'unusable',
+    'refused',
+    'local',
+    'malformed',
+    'unauthorized',
+    'failed',
+  ]);
+  const ingests = counters('peerdist_ingest_requests_total', 'result', [
+    'stored',
+    'absent',
+    'timeout',
+    'failed',
+    'lied',
+    'refused',
+  ]);
+  const ingested = counter('peerdist_ingested_bytes_total');
+  const offered = counters('peerdist_offered_segments_total', 'result', ['ok', 'failed']);
   const lookups = counters('peerdist_lookups_total', 'result', ['hit', 'stale', 'miss', 'bypass']);
   const information = counters('peerdist_content_information_total', 'result', ['sent', 'received', 'rejected']);
   const evictions = counters('peerdist_evictions_total', 'store', stores);
@@ -179,7 +199,7 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
       case 'verification':
         return verifications[event.source][event.result].inc();
       case 'peer_request':
-        return peerRequests[event.result].inc();
+        return peerRequests[event.source][event.result].inc();
       case 'peer_banned':
         return bans.inc();
       case 'upload':
@@ -187,6 +207,13 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
         return uploaded.inc(event.bytes);
       case 'discovery':
         return discovery[event.message].inc();
+      case 'offer':
+        return offers[event.result].inc();
+      case 'ingest':
+        ingests[event.result].inc();
+        return ingested.inc(event.bytes);
+      case 'offer_sent':
+        return offered[event.result].inc(event.segments);
       case 'lookup':
         return lookups[event.result].inc();
       case 'content_information':
@@ -215,6 +242,7 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
     delivered: () => ({
       store: delivered.store.value,
       peer: delivered.peer.value,
+      hosted_cache: delivered.hosted_cache.value,
       origin: delivered.origin.value,
     }),
   };

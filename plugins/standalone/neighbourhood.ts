@@ -6,10 +6,11 @@ import { PeerDistError } from '../../lib/errors.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { PeerAddress } from '../../lib/protocol/pccrd/index.ts';
 import {
-  createRetrievalHttpServer,
+  createLanHttpServer,
   Discovery,
   type DiscoveryOptions,
   isNeighbour,
+  openHoldings,
   PeerSource,
   RetrievalServer,
 } from '../../lib/services/index.ts';
@@ -47,10 +48,10 @@ export async function joinNeighbourhood(
   { store, observer }: { readonly store: BlockStore; readonly observer: Observer },
 ): Promise<Neighbourhood> {
   const allowed = networkSet(allow);
-  const retrieval = new RetrievalServer({ store, cipher, maxUploads, observer });
+  const retrieval = new RetrievalServer({ holdings: openHoldings(store, cipher), maxUploads, observer });
   const server =
     listen &&
-    createRetrievalHttpServer(retrieval, { isAllowed: (address) => allowed.has(address) || isNeighbour(address) });
+    createLanHttpServer([retrieval], { isAllowed: (address) => allowed.has(address) || isNeighbour(address) });
   const portOn = (address: string): number | undefined => server && portOf(server, address);
   const discovery = finding && (await discover({ ...finding, store, portOn, observer }, warn));
   const source = new PeerSource({ peers, finder: discovery, observer });

@@ -644,7 +644,7 @@ await t.test('a stream reads any range, from the store and from the origin', asy
         ];
         const range = { offset: from, length: to - from };
         const origin = new ScriptedOrigin(BODY, { chunkBytes: 20_000 });
-        const sources = { store: 0, peer: 0, origin: 0 };
+        const sources = { store: 0, peer: 0, hosted_cache: 0, origin: 0 };
         const { bytes, error } = await read(handle, {
           range,
           lookAheadBytes,

@@ -8,11 +8,10 @@ import { seededBytes } from '../support/random.ts';
 
 /** Every series but the histogram's, as README promises them. */
 const SERIES: Readonly<Record<string, readonly [label: string, values: readonly string[]] | null>> = {
-  peerdist_delivered_bytes_total: ['source', ['store', 'peer', 'origin']],
+  peerdist_delivered_bytes_total: ['source', ['store', 'peer', 'hosted_cache', 'origin']],
   peerdist_wan_bytes_total: ['kind', ['content_information', 'missing_data', 'plain']],
   peerdist_hashed_bytes_total: null,
   peerdist_publications_total: ['result', ['completed', 'aborted', 'too_large', 'failed']],
-  peerdist_peer_requests_total: ['result', ['block', 'list', 'absent', 'timeout', 'failed', 'lied', 'cancelled']],
   peerdist_peer_bans_total: null,
   peerdist_uploads_total: ['result', ['block', 'list', 'absent', 'busy', 'rejected', 'aborted']],
   peerdist_uploaded_bytes_total: null,
@@ -20,6 +19,13 @@ const SERIES: Readonly<Record<string, readonly [label: string, values: readonly 
     'message',
     ['probe_sent', 'probe_received', 'match_sent', 'match_received', 'dropped'],
   ],
+  peerdist_offers_total: [
+    'result',
+    ['accepted', 'known', 'unusable', 'refused', 'local', 'malformed', 'unauthorized', 'failed'],
+  ],
+  peerdist_ingest_requests_total: ['result', ['stored', 'absent', 'timeout', 'failed', 'lied', 'refused']],
+  peerdist_ingested_bytes_total: null,
+  peerdist_offered_segments_total: ['result', ['ok', 'failed']],
   peerdist_lookups_total: ['result', ['hit', 'stale', 'miss', 'bypass']],
   peerdist_content_information_total: ['result', ['sent', 'received', 'rejected']],
   peerdist_evictions_total: ['store', ['block', 'content_information']],
@@ -32,8 +38,11 @@ const SERIES: Readonly<Record<string, readonly [label: string, values: readonly 
 };
 /** The series with two labels. */
 const VERIFICATIONS = 'peerdist_block_verifications_total';
-const VERIFIED = ['peer', 'origin', 'added'] as const;
+const VERIFIED = ['peer', 'hosted_cache', 'origin', 'added'] as const;
 const RESULTS = ['match', 'mismatch'] as const;
+const REQUESTS = 'peerdist_peer_requests_total';
+const ASKED = ['peer', 'hosted_cache'] as const;
+const ANSWERS = ['block', 'list', 'absent', 'timeout', 'failed', 'lied', 'cancelled'] as const;
 const HISTOGRAM = 'peerdist_exchange_duration_seconds';
 
 /** Samples of the text format by their whole name, labels included. Throws at a line that is none. */
@@ -58,10 +67,11 @@ const EXPECTED = [
     labels === null ? [name] : labels[1].map((value) => `${name}{${labels[0]}="${value}"}`),
   ),
   ...VERIFIED.flatMap((source) => RESULTS.map((result) => `${VERIFICATIONS}{source="${source}",result="${result}"}`)),
+  ...ASKED.flatMap((source) => ANSWERS.map((result) => `${REQUESTS}{source="${source}",result="${result}"}`)),
 ].toSorted();
 
 const EVERY: readonly Observation[] = [
-  ...(['store', 'peer', 'origin'] as const).map((source) => ({ type: 'delivered', source, bytes: 100 }) as const),
+  ...(['store', 'peer', 'hosted_cache', 'origin'] as const).map((source) => ({ type: 'delivered', source, bytes: 100 }) as const),
   ...(['content_information', 'missing_data', 'plain'] as const).map(
     (kind) => ({ type: 'wan', kind, bytes: 30 }) as const,
   ),
@@ -70,9 +80,7 @@ const EVERY: readonly Observation[] = [
     (result) => ({ type: 'publication', result }) as const,
   ),
   ...VERIFIED.flatMap((source) => RESULTS.map((result) => ({ type: 'verification', source, result }) as const)),
-  ...(['block', 'list', 'absent', 'timeout', 'failed', 'lied', 'cancelled'] as const).map(
-    (result) => ({ type: 'peer_request', result }) as const,
-  ),
+  ...ASKED.flatMap((source) => ANSWERS.map((result) => ({ type: 'peer_request', source, result }) as const)),
   { type: 'peer_banned' },
   ...(['block', 'list', 'absent', 'busy', 'rejected', 'aborted'] as const).map(
     (result) => ({ type: 'upload', result, bytes: result === 'block' ? 19 : 0 }) as const,
@@ -80,6 +88,13 @@ const EVERY: readonly Observation[] = [
   ...(['probe_sent', 'probe_received', 'match_sent', 'match_received', 'dropped'] as const).map(
     (message) => ({ type: 'discovery', message }) as const,
   ),
+  ...(
+    ['accepted', 'known', 'unusable', 'refused', 'local', 'malformed', 'unauthorized', 'failed'] as const
+  ).map((result) => ({ type: 'offer', result }) as const),
+  ...(['stored', 'absent', 'timeout', 'failed', 'lied', 'refused'] as const).map(
+    (result) => ({ type: 'ingest', result, bytes: result === 'stored' ? 23 : 0 }) as const,
+  ),
+  ...(['ok', 'failed'] as const).map((result) => ({ type: 'offer_sent', result, segments: 29 }) as const),
   ...(['hit', 'stale', 'miss', 'bypass'] as const).map((result) => ({ type: 'lookup', result }) as const),
   ...(['sent', 'received', 'rejected'] as const).map((result) => ({ type: 'content_information', result }) as const),
   ...(['block', 'content_information'] as const).flatMap((store) => [

@@ -1,2 +1,2 @@
 export { Discovery, type DiscoveryOptions } from './discovery.ts';
-export { isNeighbour, type LanInterface, lanInterfaces } from './interfaces.ts';
+export { isNeighbour, isOwnAddress, type LanInterface, lanInterfaces } from './interfaces.ts';

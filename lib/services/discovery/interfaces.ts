@@ -47,9 +47,23 @@ export function lanInterfaces(names?: readonly string[]): LanInterface[] {
   });
 }
 
+/** True for loopback and every address of this machine. */
+export function isOwnAddress(address: string): boolean {
+  const plain = plainAddress(address).replace(/%.*$/, '');
+  return (
+    plain.startsWith('127.') ||
+    Object.values(networkInterfaces()).some((entries) => entries?.some((entry) => entry.address === plain))
+  );
+}
+
+/** An IPv4 address as such where it came in the clothes of IPv6. */
+function plainAddress(address: string): string {
+  return address.replace(/^::ffff:(?=\d+\.)/i, '');
+}
+
 /** True for this machine and everybody on a subnet of it. */
 export function isNeighbour(address: string): boolean {
-  const plain = address.replace(/^::ffff:(?=\d+\.)/i, '');
+  const plain = plainAddress(address);
   // Asked once a connection, so addresses that come and go are noticed.
   return lanInterfaces(Object.keys(networkInterfaces())).some((lan) => lan.contains(plain));
 }

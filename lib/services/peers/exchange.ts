@@ -53,8 +53,8 @@ export class PeerConnections {
   readonly #scratch = new Scratch();
 
   /** Posts a message. As many connections as there are questions at a time. */
-  post(peer: PeerAddress, message: Uint8Array, maxBytes: number): Exchange {
-    const question = new Question(peer, this, message, maxBytes);
+  post(peer: PeerAddress, message: Uint8Array, maxBytes: number, path: string = RETRIEVAL_PATH): Exchange {
+    const question = new Question(peer, this, { message, maxBytes, path });
     return { answer: question.answer, cancel: (reason) => question.end(reason, `the question was ended: ${reason}`) };
   }
 
@@ -106,12 +106,19 @@ function connectTo({ address, port }: PeerAddress): Connection {
   return { client, isOld: false };
 }
 
+interface Post {
+  readonly message: Uint8Array;
+  /** No honest answer is longer. */
+  readonly maxBytes: number;
+  readonly path: string;
+}
+
 /** The handler of one exchange; it settles once. */
 class Question implements Dispatcher.DispatchHandler {
   readonly answer: Promise<Uint8Array>;
   readonly #peer: PeerAddress;
   readonly #connections: PeerConnections;
-  readonly #message: Uint8Array;
+  readonly #post: Post;
   readonly #maxBytes: number;
   #connection: Connection;
   #resolve: (answer: Uint8Array) => void = () => {};
@@ -120,11 +127,11 @@ class Question implements Dispatcher.DispatchHandler {
   #bytes: Uint8Array | undefined;
   #length = 0;
 
-  constructor(peer: PeerAddress, connections: PeerConnections, message: Uint8Array, maxBytes: number) {
+  constructor(peer: PeerAddress, connections: PeerConnections, post: Post) {
     this.#peer = peer;
     this.#connections = connections;
-    this.#message = message;
-    this.#maxBytes = maxBytes;
+    this.#post = post;
+    this.#maxBytes = post.maxBytes;
     this.#connection = connections.lend(peer);
     this.answer = new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -182,7 +189,8 @@ class Question implements Dispatcher.DispatchHandler {
 
   #dispatch(): void {
     const headers = { host: formatPeerAddress(this.#peer).replace(/%[^\]]*/, '') };
-    this.#connection.client.dispatch({ method: 'POST', path: RETRIEVAL_PATH, headers, body: this.#message }, this);
+    const { path, message } = this.#post;
+    this.#connection.client.dispatch({ method: 'POST', path, headers, body: message }, this);
   }
 }
 

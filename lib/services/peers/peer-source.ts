@@ -20,6 +20,8 @@ import { nobody, type PeerFinder } from './peer-finder.ts';
 import { blockListQuestion, blockQuestion, type Question } from './questions.ts';
 
 export interface PeerSourceOptions {
+  /** What these peers are: neighbours, or hosted caches. @default 'peer' */
+  readonly name?: 'peer' | 'hosted_cache' | undefined;
   /** Peers that are asked about everything; an address or a name, and a port. */
   readonly peers?: readonly PeerAddress[] | undefined;
   /** Finds further ones. */
@@ -62,7 +64,7 @@ interface Job extends WantedBlock {
 }
 
 export class PeerSource implements BlockSource {
-  readonly name = 'peer';
+  readonly name: 'peer' | 'hosted_cache';
   /** Each block is hashed here, since who sent it must be known. */
   readonly trusted = true;
   readonly deadlineMs: (request: BlockRequest, originMs: number) => number;
@@ -83,6 +85,7 @@ export class PeerSource implements BlockSource {
   #isClosed = false;
 
   constructor({
+    name = 'peer',
     peers = [],
     finder = nobody,
     maxInFlight = 32,
@@ -90,6 +93,7 @@ export class PeerSource implements BlockSource {
     observer = ignoreObservations,
     clock = systemClock,
   }: PeerSourceOptions = {}) {
+    this.name = name;
     this.#finder = finder;
     this.#lookout = new Lookout(finder, clock);
     this.#choice = new PeerChoice({
@@ -206,12 +210,12 @@ export class PeerSource implements BlockSource {
   #ask(job: Job, peer: Peer): void {
     job.tried.push(peer);
     void this.#put(peer, blockQuestion(job.known.content, job.block), job, (bytes, { startedAt, concurrency }) => {
-      this.#observer({ type: 'peer_request', result: bytes === undefined ? 'absent' : 'block' });
+      this.#observer({ type: 'peer_request', source: this.name, result: bytes === undefined ? 'absent' : 'block' });
       if (bytes === undefined) {
         job.known.lacked(peer);
         return;
       }
-      this.#observer({ type: 'verification', source: 'peer', result: 'match' });
+      this.#observer({ type: 'verification', source: this.name, result: 'match' });
       peer.answered(this.#clock.now() - startedAt, concurrency, this.#maxInFlight);
       job.known.delivered(peer);
       if (!job.isDone) job.settle(bytes);
@@ -224,8 +228,10 @@ export class PeerSource implements BlockSource {
   #askForList(known: ContentPeers, peer: Peer, segment: number): void {
     if (!this.#hasRoom) return;
     known.learn(peer, segment, 'asking');
-    void this.#put(peer, blockListQuestion(known.content, segment), undefined, (blocks) => {
-      this.#observer({ type: 'peer_request', result: 'list' });
+    const { content } = known;
+    const question = blockListQuestion(content.segmentId(segment), content.segmentFacts(segment).blockCount);
+    void this.#put(peer, question, undefined, (blocks) => {
+      this.#observer({ type: 'peer_request', source: this.name, result: 'list' });
       known.learn(peer, segment, blocks);
     }).then((isAnswered) => {
       if (!isAnswered) known.learn(peer, segment, undefined);
@@ -290,8 +296,10 @@ export class PeerSource implements BlockSource {
   #failed({ peer, startedAt, job }: Attempt, error: unknown): void {
     const failure = error instanceof PeerError ? error.failure : 'failed';
     if (failure === 'timeout' && job !== undefined) job.isLate = true;
-    if (failure === 'lied') this.#observer({ type: 'verification', source: 'peer', result: 'mismatch' });
-    this.#observer({ type: 'peer_request', result: failure });
+    if (failure === 'lied') this.#observer({ type: 'verification', source: this.name, result: 'mismatch' });
+    this.#observer({ type: 'peer_request', source: this.name, result: failure });
+    // A hosted cache cannot check what it was given (MS-PCHC 2.2.1.5): one bad block says nothing of the others.
+    if (failure === 'lied' && this.name === 'hosted_cache') return job?.known.lacked(peer);
     if (!peer.failed(failure, startedAt)) return;
     this.#observer({ type: 'peer_banned' });
     // What else it was asked is asked of others at once.

@@ -1,0 +1,211 @@
+/**
+ * What a hosted cache holds: blocks as they go over the wire, never a key and never plain bytes.
+ *
+ * A segment has up to three places in the block store. `v` holds what was verified, because its hashes were known when it came or
+ * have become known since. `0` and `1` hold candidates nobody here can check (MS-PCHC 2.2.1.5): the newer one is served, and the other one
+ * where it lacks a block. A second candidate is taken only of an address that was given the first one, and comes back to offer its own:
+ * what it got did not verify.
+ */
+import { type Clock, systemClock } from '../../clock.ts';
+import { type CipherName, encryptBlock } from '../../crypto/index.ts';
+import type { ContentBlock } from '../../protocol/pccrc/index.ts';
+import { blockKey, type BlockStore, type HeldSegment, placeOf } from '../../stores/index.ts';
+import type { DescribedContent } from '../described-content.ts';
+import type { EncryptedBlock, Holdings, SegmentHoldings } from '../holdings.ts';
+import { packSealed, type SealedBlock, unpackSealed, unseal } from '../sealed-block.ts';
+import { FetchLog } from './fetch-log.ts';
+
+type PlaceName = 'v' | '0' | '1';
+
+interface Place {
+  readonly name: PlaceName;
+  readonly held: HeldSegment;
+}
+
+/** What is to be fetched of a segment that was offered. */
+export interface Wanted {
+  readonly candidate: '0' | '1';
+  /** Indexes of blocks. */
+  readonly blocks: readonly number[];
+  /** They are to take the place of others: see {@link SealedBlocks.replace}. */
+  readonly isReplacement: boolean;
+}
+
+/** Cipher of blocks that come here as plain bytes. */
+const CIPHER: CipherName = 'aes-128';
+
+export class SealedBlocks implements Holdings {
+  readonly #store: BlockStore;
+  readonly #fetches: FetchLog;
+
+  constructor(store: BlockStore, clock: Clock = systemClock) {
+    this.#store = store;
+    this.#fetches = new FetchLog(clock);
+  }
+
+  async segment(segmentId: string): Promise<SegmentHoldings | undefined> {
+    const [first, ...others] = await this.#places(segmentId);
+    if (first === undefined || others.length === 0) return first?.held;
+    const all = [first, ...others];
+    const blocks = new Set(all.flatMap(({ held }) => held.blocks));
+    return {
+      blocks: [...blocks].toSorted((a, b) => a - b),
+      since: Math.min(...all.map(({ held }) => held.since)),
+    };
+  }
+
+  async block(segmentId: string, blockIndex: number, address: string): Promise<EncryptedBlock | undefined> {
+    for await (const { name, sealed } of this.#copies(segmentId, blockIndex)) {
+      if (name !== 'v') this.#fetches.note(segmentId, address);
+      return { cipher: sealed.cipher, pieces: [sealed.data], iv: sealed.iv };
+    }
+    return undefined;
+  }
+
+  /** Which of the blocks of a segment that somebody offers are to be fetched from there, unseen. Undefined: none. */
+  async wanted(segmentId: string, blockCount: number, address: string): Promise<Wanted | undefined> {
+    const places = await this.#places(segmentId);
+    const missing = absent(blockCount, places);
+    const candidates = places.filter(({ name }) => name !== 'v');
+    const [served] = candidates;
+    if (missing.length > 0) return { candidate: served?.name === '1' ? '1' : '0', blocks: missing, isReplacement: false };
+    // Complete. Of what has been verified nobody needs another copy.
+    const unverified = absent(
+      blockCount,
+      places.filter(({ name }) => name === 'v'),
+    );
+    if (unverified.length === 0 || !this.#fetches.has(segmentId, address)) return undefined;
+    const own = candidates.find(({ held }) => held.from === address);
+    const oldest = candidates.length > 1 ? candidates.at(-1) : undefined;
+    const candidate = ((own ?? oldest)?.name ?? other(served)) as '0' | '1';
+    return { candidate, blocks: unverified, isReplacement: true };
+  }
+
+  /** The address's own copy of a complete segment begins to come: what lay in its place goes. */
+  async replace(segmentId: string, { candidate }: Wanted, address: string): Promise<void> {
+    this.#fetches.forget(segmentId, address);
+    const held = await this.#store.segment(placeId(segmentId, candidate));
+    for (const blockIndex of [...(held?.blocks ?? [])]) await this.#delete(segmentId, candidate, blockIndex);
+  }
+
+  /** Whether all blocks are held and were verified. */
+  async isVerified(segmentId: string, blockCount: number): Promise<boolean> {
+    const held = await this.#store.segment(placeId(segmentId, 'v'));
+    return held !== undefined && held.blocks.length >= blockCount;
+  }
+
+  /** Whether a block is held that was verified. */
+  async hasVerified(segmentId: string, blockIndex: number): Promise<boolean> {
+    return this.#store.has(blockKey(placeId(segmentId, 'v'), blockIndex));
+  }
+
+  async has(segmentId: string, candidate: '0' | '1', blockIndex: number): Promise<boolean> {
+    return this.#store.has(blockKey(placeId(segmentId, candidate), blockIndex));
+  }
+
+  /** Keeps a block as it was received. @param record as {@link packSealed} makes it */
+  async put(
+    segmentId: string,
+    blockIndex: number,
+    record: Uint8Array,
+    place: { readonly candidate: '0' | '1'; readonly blockCount: number; readonly from: string; readonly label: string },
+  ): Promise<void> {
+    const { candidate, blockCount, from, label } = place;
+    const key = blockKey(placeId(segmentId, candidate), blockIndex);
+    await this.#store.set(key, record, label, { blockCount, from });
+  }
+
+  /** Keeps a block that has been verified, encrypted; copies that were not go. */
+  async keep(
+    { segmentId, blockIndex }: { readonly segmentId: string; readonly blockIndex: number },
+    bytes: Uint8Array,
+    label: string,
+    { secret, blockCount }: { readonly secret: Uint8Array; readonly blockCount: number },
+  ): Promise<void> {
+    const { pieces, iv } = encryptBlock(CIPHER, secret, bytes);
+    const record = packSealed({ cipher: CIPHER, iv, data: pieces });
+    await this.#store.set(blockKey(placeId(segmentId, 'v'), blockIndex), record, label, { blockCount });
+    for (const candidate of ['0', '1'] as const) await this.#delete(segmentId, candidate, blockIndex);
+  }
+
+  /** The plain block, if one of the copies is it; copies that turn out wrong go. */
+  async open(content: DescribedContent, block: ContentBlock): Promise<Uint8Array | undefined> {
+    const segmentId = content.segmentId(block.segment);
+    for await (const { name, sealed } of this.#copies(segmentId, block.blockIndex)) {
+      const bytes = unseal(content, block, sealed);
+      if (bytes === undefined) {
+        await this.#delete(segmentId, name, block.blockIndex);
+        continue;
+      }
+      // Encrypted anew: it may have come in the clear, or under the key that only Microsoft's test peers take.
+      const place = { segmentId, blockIndex: block.blockIndex };
+      if (name !== 'v') await this.keep(place, bytes, VERIFIED_LABEL, content.segmentFacts(block.segment));
+      return bytes;
+    }
+    return undefined;
+  }
+
+  /** Blocks of a segment whose hashes have become known that are still to be fetched: copies that prove right count as verified from now on. */
+  async check(content: DescribedContent, segment: number): Promise<readonly number[]> {
+    const { blockCount } = content.segmentFacts(segment);
+    const segmentId = content.segmentId(segment);
+    const first = content.ordinals(content.information.segmentRange(segment)).first;
+    const missing: number[] = [];
+    for (let blockIndex = 0; blockIndex < blockCount; blockIndex += 1) {
+      if (await this.hasVerified(segmentId, blockIndex)) continue;
+      if ((await this.open(content, content.block(first + blockIndex))) === undefined) missing.push(blockIndex);
+    }
+    return missing;
+  }
+
+  async #delete(segmentId: string, place: PlaceName, blockIndex: number): Promise<void> {
+    await this.#store.delete(blockKey(placeId(segmentId, place), blockIndex));
+  }
+
+  /** Places that hold some of a segment, the one that is served first in front. */
+  async #places(segmentId: string): Promise<Place[]> {
+    const places: Place[] = [];
+    for (const name of ['v', '0', '1'] as const) {
+      const held = await this.#store.segment(placeId(segmentId, name));
+      if (held !== undefined) places.push({ name, held });
+    }
+    const [a, b] = places.slice(-2);
+    // Of the two candidates the newer one.
+    if (a?.name === '0' && b !== undefined && b.held.since >= a.held.since) places.splice(-2, 2, b, a);
+    return places;
+  }
+
+  async *#copies(
+    segmentId: string,
+    blockIndex: number,
+  ): AsyncGenerator<{ readonly name: PlaceName; readonly sealed: SealedBlock }> {
+    for (const { name, held } of await this.#places(segmentId)) {
+      if (held.blocks[placeOf(held.blocks, blockIndex)] !== blockIndex) continue;
+      const record = await this.#store.get(blockKey(placeId(segmentId, name), blockIndex));
+      const sealed = record && unpackSealed(record);
+      if (sealed !== undefined) yield { name, sealed };
+    }
+  }
+}
+
+/** Label of what a copy that was here already has become. */
+const VERIFIED_LABEL = 'verified';
+
+/** Name of one place of a segment in the block store. No segment ID looks like it, so that nothing sealed is ever read as plain. */
+function placeId(segmentId: string, place: PlaceName): string {
+  return `${segmentId}/${place}`;
+}
+
+/** Blocks that none of the places has. */
+function absent(blockCount: number, places: readonly Place[]): number[] {
+  const missing: number[] = [];
+  for (let blockIndex = 0; blockIndex < blockCount; blockIndex += 1) {
+    const isHeld = places.some(({ held }) => held.blocks[placeOf(held.blocks, blockIndex)] === blockIndex);
+    if (!isHeld) missing.push(blockIndex);
+  }
+  return missing;
+}
+
+function other(served: Place | undefined): '0' | '1' {
+  return served?.name === '0' ? '1' : '0';
+}
