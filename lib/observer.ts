@@ -40,14 +40,7 @@ export type Observation =
   | {
       readonly type: 'offer';
       readonly result:
-        | 'accepted'
-        | 'known'
-        | 'unusable'
-        | 'refused'
-        | 'local'
-        | 'malformed'
-        | 'unauthorized'
-        | 'failed';
+        'accepted' | 'known' | 'unusable' | 'refused' | 'local' | 'malformed' | 'unauthorized' | 'failed';
     }
   /** What one question of a hosted cache to a client brought that had offered; `refused`: the client may bring no more for now. */
   | {

@@ -5,7 +5,14 @@ export { type EncryptedBlock, type Holdings, openHoldings, type SegmentHoldings 
 export { createLocalSource, LOCAL_DEADLINE_MS } from './local-source.ts';
 export { OriginSource, type OriginSourceOptions } from './origin-source.ts';
 export { SingleFlight } from './single-flight.ts';
-export { Discovery, type DiscoveryOptions, isNeighbour, isOwnAddress, type LanInterface, lanInterfaces } from './discovery/index.ts';
+export {
+  Discovery,
+  type DiscoveryOptions,
+  isNeighbour,
+  isOwnAddress,
+  type LanInterface,
+  lanInterfaces,
+} from './discovery/index.ts';
 export { type Holder, type PeerFinder, PeerSource, type PeerSourceOptions } from './peers/index.ts';
 export { createLanHttpServer, type LanHttpOptions, type LanRequestHandler } from './lan-http.ts';
 export { RetrievalServer, type RetrievalServerOptions } from './retrieval-server.ts';

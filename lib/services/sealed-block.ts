@@ -13,7 +13,10 @@ export interface SealedBlock {
 
 /** Whether this can be a block of `length` bytes. Whether it is, nobody can tell without its hash. */
 export function isSealedLength({ cipher, data, iv }: SealedBlock, length: number): boolean {
-  return data.byteLength === encryptedLength(cipher, length) && (iv.byteLength === CIPHER_BLOCK_BYTES || (cipher === 'none' && iv.byteLength === 0));
+  return (
+    data.byteLength === encryptedLength(cipher, length) &&
+    (iv.byteLength === CIPHER_BLOCK_BYTES || (cipher === 'none' && iv.byteLength === 0))
+  );
 }
 
 /** The block decrypted and verified, in its own memory; undefined where it is not the one described. */
@@ -32,7 +35,15 @@ const RECORD_HEAD_BYTES = 2;
 const CIPHERS: readonly CipherName[] = ['none', 'aes-128', 'aes-192', 'aes-256'];
 
 /** A sealed block as a store keeps it. In memory of its own. */
-export function packSealed({ cipher, iv, data }: { readonly cipher: CipherName; readonly iv: Uint8Array; readonly data: Uint8Array | readonly Uint8Array[] }): Uint8Array {
+export function packSealed({
+  cipher,
+  iv,
+  data,
+}: {
+  readonly cipher: CipherName;
+  readonly iv: Uint8Array;
+  readonly data: Uint8Array | readonly Uint8Array[];
+}): Uint8Array {
   const pieces = data instanceof Uint8Array ? [data] : data;
   const length = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
   const record = Buffer.allocUnsafeSlow(RECORD_HEAD_BYTES + iv.byteLength + length);

@@ -1,4 +1,4 @@
 export { HttpProxyHost, type TlsIdentity } from './host.ts';
 export { type HostTimeouts, type HttpProxyHostOptions, parseOrigin, type ProxyServerLike } from './options.ts';
-export { isLoopback, networkSet, plainAddress } from './access.ts';
+export { isLoopback, networkSet, plainAddress, PRIVATE_NETWORKS } from './access.ts';
 export { createProxyServer } from './library.ts';

@@ -1,16 +1,23 @@
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Metrics } from '../metrics/index.ts';
 
+/** What a role adds to the administrator's listener, by path. */
+export type AdminRoutes = Readonly<Record<string, (request: IncomingMessage, response: ServerResponse) => void>>;
+
 /** The administrator's listener: `/metrics` and `/healthz`, apart from the traffic. */
-export function createAdminServer(metrics: Metrics): Server {
+export function createAdminServer(metrics: Metrics, routes: AdminRoutes = {}): Server {
   return createServer((request, response) => {
     const answer = (status: number, type: string, text: string): void => {
       response
         .writeHead(status, { 'content-type': type, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' })
         .end(text);
     };
-    if (request.method !== 'GET' && request.method !== 'HEAD') return answer(405, 'text/plain', 'only GET\n');
-    switch (request.url) {
+    const { method, url = '' } = request;
+    const route = Object.hasOwn(routes, url) ? routes[url] : undefined;
+    if (route !== undefined)
+      return method === 'POST' ? route(request, response) : answer(405, 'text/plain', 'only POST\n');
+    if (method !== 'GET' && method !== 'HEAD') return answer(405, 'text/plain', 'only GET\n');
+    switch (url) {
       case '/healthz':
         return answer(200, 'text/plain', 'ok\n');
       case '/metrics':

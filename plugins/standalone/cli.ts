@@ -3,8 +3,10 @@ import { Command, CommanderError } from 'commander';
 import { isPeerDistError } from '../../lib/errors.ts';
 import { runDemo } from './demo/demo.ts';
 import { addHashCommand, addInspectCommand } from './file-commands.ts';
+import { addExportCommand, addHostedCommand } from './hosted-commands.ts';
 import { addGetCommand, addProbeCommand } from './peer-commands.ts';
-import { addBranchCommand, addReverseCommand, type Terminal } from './role-commands.ts';
+import { addBranchCommand, addReverseCommand } from './role-commands.ts';
+import type { Terminal } from './terminal.ts';
 
 /**
  * Runs the `peerdist` command.
@@ -32,11 +34,13 @@ export async function runCommand(args: readonly string[], terminal: Terminal): P
     });
   addReverseCommand(program, terminal);
   addBranchCommand(program, terminal);
-  addHashCommand(program, terminal);
-  addInspectCommand(program, terminal);
   const exit = (code: number): void => {
     exitCode = code;
   };
+  addHostedCommand(program, terminal, exit);
+  addExportCommand(program, terminal, exit);
+  addHashCommand(program, terminal);
+  addInspectCommand(program, terminal);
   addProbeCommand(program, terminal, exit);
   addGetCommand(program, terminal, exit);
   program

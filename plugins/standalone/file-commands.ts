@@ -14,7 +14,7 @@ import {
   type V1AlgorithmName,
 } from '../../lib/protocol/pccrc/index.ts';
 import { InlineHashing } from '../../lib/streams/index.ts';
-import type { Terminal } from './role-commands.ts';
+import type { Terminal } from './terminal.ts';
 import { addSecretOptions, readSecret, type SecretOptions } from './secret-options.ts';
 import { parseByteRange, parseNumber } from './units.ts';
 

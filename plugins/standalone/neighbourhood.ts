@@ -4,15 +4,19 @@ import type { AddressInfo } from 'node:net';
 import type { CipherName } from '../../lib/crypto/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
 import type { Observer } from '../../lib/observer.ts';
+import type { PeerDistComponents } from '../../lib/peerdist/index.ts';
 import type { PeerAddress } from '../../lib/protocol/pccrd/index.ts';
 import {
   createLanHttpServer,
   Discovery,
   type DiscoveryOptions,
+  type BlockSource,
   isNeighbour,
+  Offers,
   openHoldings,
   PeerSource,
   RetrievalServer,
+  SegmentLists,
 } from '../../lib/services/index.ts';
 import type { BlockStore } from '../../lib/stores/index.ts';
 import { networkSet, plainAddress } from '../http-proxy/index.ts';
@@ -25,6 +29,8 @@ export interface NeighbourhoodOptions {
   readonly allow?: readonly string[] | undefined;
   /** Peers that are asked about everything. */
   readonly peers?: readonly PeerAddress[] | undefined;
+  /** Hosted caches, in the order they are tried: asked before all peers, and offered what has come from the origin. */
+  readonly hostedCaches?: readonly PeerAddress[] | undefined;
   /** Undefined neither asks the LAN nor answers it. */
   readonly discovery?: Pick<DiscoveryOptions, 'interfaces' | 'port'> | undefined;
   /** @default 'aes-128' */
@@ -36,7 +42,9 @@ export interface NeighbourhoodOptions {
 }
 
 export interface Neighbourhood {
-  readonly source: PeerSource;
+  /** In the order they are asked. */
+  readonly sources: readonly BlockSource[];
+  readonly onOriginBlock: PeerDistComponents['onOriginBlock'];
   /** Not listening yet; undefined when neighbours get nothing. */
   readonly server: Server | undefined;
   close(): void;
@@ -44,23 +52,61 @@ export interface Neighbourhood {
 
 /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for an interface that is none or cannot be used, or a network that is none */
 export async function joinNeighbourhood(
-  { listen, allow = [], peers, discovery: finding, cipher, maxUploads, warn = () => {} }: NeighbourhoodOptions,
+  {
+    listen,
+    allow = [],
+    peers,
+    hostedCaches = [],
+    discovery: finding,
+    cipher,
+    maxUploads,
+    warn = () => {},
+  }: NeighbourhoodOptions,
   { store, observer }: { readonly store: BlockStore; readonly observer: Observer },
 ): Promise<Neighbourhood> {
   const allowed = networkSet(allow);
+  const hosted =
+    hostedCaches.length === 0 ? undefined : joinHostedCaches(hostedCaches, () => server && openPort(server), observer);
   const retrieval = new RetrievalServer({ holdings: openHoldings(store, cipher), maxUploads, observer });
-  const server =
-    listen &&
-    createLanHttpServer([retrieval], { isAllowed: (address) => allowed.has(address) || isNeighbour(address) });
+  const isAllowed = (address: string): boolean =>
+    allowed.has(address) || isNeighbour(address) || hosted?.offers.isCache(address) === true;
+  const server = listen && createLanHttpServer([retrieval], { isAllowed });
   const portOn = (address: string): number | undefined => server && portOf(server, address);
   const discovery = finding && (await discover({ ...finding, store, portOn, observer }, warn));
   const source = new PeerSource({ peers, finder: discovery, observer });
   return {
-    source,
+    sources: hosted === undefined ? [source] : [hosted.source, source],
+    onOriginBlock: hosted && ((content, block) => hosted.offers.kept(content, block)),
     server,
     close() {
+      hosted?.close();
       discovery?.close();
       source.close();
+    },
+  };
+}
+
+interface HostedCaches {
+  readonly source: PeerSource;
+  readonly offers: Offers;
+  close(): void;
+}
+
+function joinHostedCaches(
+  caches: readonly PeerAddress[],
+  port: () => number | undefined,
+  observer: Observer,
+): HostedCaches {
+  const lists = new SegmentLists({ caches, observer });
+  const source = new PeerSource({ name: 'hosted_cache', finder: lists, observer });
+  const offers = new Offers({ caches, port, observer });
+  return {
+    source,
+    offers,
+    close() {
+      offers.close();
+      source.close();
+      lists.close();
     },
   };
 }
@@ -78,6 +124,10 @@ async function discover(options: DiscoveryOptions, warn: (line: string) => void)
   }
   warn('no network interface can be used for peer discovery yet; looking again every 30 seconds');
   return discovery;
+}
+
+function openPort(server: Server): number | undefined {
+  return server.listening ? (server.address() as AddressInfo).port : undefined;
 }
 
 /** The server's port, if it can be reached at that address of this machine. */

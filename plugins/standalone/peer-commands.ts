@@ -11,14 +11,9 @@ import { nativeHashProvider } from '../../lib/crypto/index.ts';
 import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
 import { type ContentInformation, decodeContentInformation } from '../../lib/protocol/pccrc/index.ts';
 import { formatPeerAddress } from '../../lib/protocol/pccrd/index.ts';
-import {
-  formatPeerDist,
-  formatPeerDistEx,
-  PEERDIST_EX_HEADER,
-  PEERDIST_HEADER,
-} from '../../lib/protocol/pccrtp/index.ts';
 import { DescribedContent, Discovery, type Holder } from '../../lib/services/index.ts';
 import { MemoryBlockStore } from '../../lib/stores/index.ts';
+import { fetchContentInformation } from '../hosted-cache/index.ts';
 import {
   addDiscoveryOptions,
   addPeerOptions,
@@ -26,12 +21,11 @@ import {
   neighbourhoodOptions,
   type PeerValues,
 } from './peer-options.ts';
-import type { Terminal } from './role-commands.ts';
+import type { Terminal } from './terminal.ts';
 import { startBranch } from './roles.ts';
+import type { Service } from './service.ts';
 import { formatBytes } from './units.ts';
 
-/** Bytes of content information that `probe` takes from an origin. */
-const MAX_CONTENT_INFORMATION_BYTES = 64 * 1024 * 1024;
 /** Segments `probe` asks about: as many as discovery lets out at once. */
 const MAX_PROBED_SEGMENTS = 6_400;
 /** Milliseconds `probe` waits for answers: back-off, request timer, and a slow neighbour. */
@@ -112,37 +106,20 @@ function probeReport(
 
 async function readContentInformation(from: string): Promise<ContentInformation> {
   try {
-    return decodeContentInformation(isUrl(from) ? await fetchContentInformation(from) : readFileSync(from));
+    return decodeContentInformation(isUrl(from) ? await requireContentInformation(from) : readFileSync(from));
   } catch (error) {
     const reason = isPeerDistError(error) ? error.message : (error as NodeJS.ErrnoException).code;
     throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `no content information from ${from}: ${reason}`);
   }
 }
 
-async function fetchContentInformation(url: string): Promise<Uint8Array> {
-  const response = await request(url, {
-    'accept-encoding': 'peerdist',
-    [PEERDIST_HEADER]: formatPeerDist({ version: { major: 1, minor: 1 } }),
-    [PEERDIST_EX_HEADER]: formatPeerDistEx(2),
-  });
-  if (response.statusCode !== 200 || response.headers['content-encoding'] !== 'peerdist') {
-    response.destroy();
-    throw new PeerDistError(
-      'ERR_PEERDIST_NOT_FOUND',
-      response.statusCode === 200
-        ? 'the server sends none, or has not hashed this content yet; ask again after a first download'
-        : `the server answered ${response.statusCode}`,
-    );
-  }
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of response as AsyncIterable<Uint8Array>) {
-    bytes += chunk.byteLength;
-    if (bytes > MAX_CONTENT_INFORMATION_BYTES)
-      throw new PeerDistError('ERR_PEERDIST_LIMIT', 'it is larger than 64 MiB');
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
+async function requireContentInformation(url: string): Promise<Uint8Array> {
+  const information = await fetchContentInformation(url);
+  if (information !== undefined) return information;
+  throw new PeerDistError(
+    'ERR_PEERDIST_NOT_FOUND',
+    'the server sends none, or has not hashed this content yet; ask again after a first download',
+  );
 }
 
 interface GetValues extends PeerValues {
@@ -188,7 +165,7 @@ function throughBranch(url: string, port: number): string {
   return `http://127.0.0.1:${port}${pathname}${search}`;
 }
 
-type Delivered = Readonly<Record<'store' | 'peer' | 'origin', number>>;
+type Delivered = ReturnType<Service['metrics']['delivered']>;
 
 async function save(url: string, file: string, delivered: () => Delivered): Promise<number> {
   const response = await request(url);
@@ -222,9 +199,11 @@ async function save(url: string, file: string, delivered: () => Delivered): Prom
  * Where the bytes so far came from. The branch counts what it reads ahead too, and what no cache has touched not at all. A block that the
  * content repeats is counted where it came from first, which is the origin unless peers brought everything.
  */
-function bySource({ peer, store, origin }: Delivered, bytes: number): string {
-  const near = Math.min(bytes, origin === 0 ? peer + store : peer);
-  return `${formatBytes(near)} from peers, ${formatBytes(bytes - near)} from the origin`;
+function bySource({ peer, hosted_cache: hosted, store, origin }: Delivered, bytes: number): string {
+  const fromCache = Math.min(bytes, hosted);
+  const fromPeers = Math.min(bytes - fromCache, origin === 0 ? peer + store : peer);
+  const others = hosted === 0 ? '' : `${formatBytes(fromCache)} from the hosted cache, `;
+  return `${others}${formatBytes(fromPeers)} from peers, ${formatBytes(bytes - fromCache - fromPeers)} from the origin`;
 }
 
 function request(url: string, headers: Readonly<Record<string, string>> = {}): Promise<IncomingMessage> {

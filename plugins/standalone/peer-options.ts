@@ -12,12 +12,20 @@ export interface DiscoveryValues {
 
 export interface PeerValues extends DiscoveryValues {
   readonly peer?: string[];
-  readonly discovery: boolean;
+  readonly hostedCache?: string[];
+  /** Undefined when nothing was said. */
+  readonly discovery?: boolean;
 }
 
 export function addPeerOptions(command: Command): Command {
   command
     .option('--peer <host:port>', 'a peer to ask about everything; port 80 unless given (repeatable)', collect)
+    .option(
+      '--hosted-cache <host:port>',
+      'a hosted cache to ask first; port 80 unless given (repeatable: in that order)',
+      collect,
+    )
+    .option('--discovery', 'look for peers on the LAN although there is a hosted cache')
     .option('--no-discovery', 'neither look for peers on the LAN nor be found by them');
   return addDiscoveryOptions(command);
 }
@@ -41,14 +49,17 @@ export function addDiscoveryOptions(command: Command): Command {
 
 /** A neighbourhood to ask; it gives nothing. */
 export function neighbourhoodOptions(values: PeerValues, warn: (line: string) => void): NeighbourhoodOptions {
-  const peers = values.peer?.map((text): PeerAddress => {
-    const { host, port } = parsePeer(text);
-    return { address: host, port };
-  });
+  const { discovery = values.hostedCache === undefined } = values;
   return {
     listen: undefined,
-    peers,
-    discovery: values.discovery ? { interfaces: values.discoveryInterface, port: values.discoveryPort } : undefined,
+    peers: values.peer?.map(peerAddress),
+    hostedCaches: values.hostedCache?.map(peerAddress),
+    discovery: discovery ? { interfaces: values.discoveryInterface, port: values.discoveryPort } : undefined,
     warn,
   };
+}
+
+function peerAddress(text: string): PeerAddress {
+  const { host, port } = parsePeer(text);
+  return { address: host, port };
 }

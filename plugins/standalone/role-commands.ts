@@ -1,18 +1,16 @@
 /** `peerdist reverse` and `peerdist branch`: options to roles. */
-import { X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { createSecureContext } from 'node:tls';
 import { type Command, Option } from 'commander';
 import type { CipherName, HashProvider } from '../../lib/crypto/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
 import type { V1AlgorithmName } from '../../lib/protocol/pccrc/index.ts';
-import { type HostTimeouts, parseOrigin, type TlsIdentity } from '../http-proxy/index.ts';
+import { type HostTimeouts, parseOrigin } from '../http-proxy/index.ts';
+import { readCertificates, readTls } from './tls-options.ts';
 import { type RoleOptions, startBranch, startReverse } from './roles.ts';
 import { collect, valued } from './option-parts.ts';
 import { addPeerOptions, neighbourhoodOptions, type PeerValues } from './peer-options.ts';
 import { addSecretOptions, randomSecret, readSecret, type SecretOptions } from './secret-options.ts';
-import type { Service } from './service.ts';
-import { formatListen, type ListenAddress, parseDuration, parseListen, parseNumber, parseSize } from './units.ts';
+import { runService, type Terminal } from './terminal.ts';
+import { type ListenAddress, parseDuration, parseListen, parseNumber, parseSize } from './units.ts';
 
 interface CommonValues {
   readonly listen: ListenAddress;
@@ -54,14 +52,6 @@ interface BranchValues extends CommonValues, PeerValues {
   readonly maxUploads: number;
 }
 
-/** How a command that runs talks to its surroundings. */
-export interface Terminal {
-  readonly print: (line: string) => void;
-  readonly warn: (line: string) => void;
-  /** Resolves when the process is asked to end. */
-  readonly stopRequested: Promise<void>;
-}
-
 export function addReverseCommand(program: Command, terminal: Terminal): void {
   const command = program
     .command('reverse')
@@ -96,7 +86,7 @@ export function addReverseCommand(program: Command, terminal: Terminal): void {
           'no secret given: made a random one for this run; branches will not recognise content after a restart',
         );
       }
-      await run(
+      await runService(
         await startReverse({
           ...commonOptions(values),
           origin: values.origin,
@@ -145,7 +135,7 @@ export function addBranchCommand(program: Command, terminal: Terminal): void {
     )
     .option('--no-peers', 'neither ask peers for blocks nor give them any')
     .action(async (values: BranchValues) => {
-      await run(
+      await runService(
         await startBranch({
           ...commonOptions(values),
           origin: values.origin,
@@ -208,7 +198,7 @@ function commonOptions(values: CommonValues): RoleOptions {
     listen: values.listen,
     admin: values.admin === false ? undefined : values.admin,
     tls: readTls(values),
-    originCa: values.originCa === undefined ? undefined : readCertificates(values.originCa),
+    originCa: values.originCa === undefined ? undefined : readCertificates('--origin-ca', values.originCa),
     preserveHost: values.preserveHost,
     forwarded: values.forwarded,
     trustedPeers: values.trustPeer,
@@ -217,56 +207,6 @@ function commonOptions(values: CommonValues): RoleOptions {
     maxRequestBytes: values.maxRequest,
     timeouts,
   };
-}
-
-function readTls({ tlsCert, tlsKey }: CommonValues): TlsIdentity | undefined {
-  if (tlsCert === undefined && tlsKey === undefined) return undefined;
-  if (tlsCert === undefined || tlsKey === undefined) {
-    throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', '--tls-cert and --tls-key belong together');
-  }
-  const identity = { cert: readText('--tls-cert', tlsCert), key: readText('--tls-key', tlsKey) };
-  try {
-    createSecureContext(identity);
-  } catch (error) {
-    throw unusable('--tls-cert and --tls-key', error);
-  }
-  return identity;
-}
-
-function readCertificates(file: string): string {
-  const text = readText('--origin-ca', file);
-  try {
-    void new X509Certificate(text);
-  } catch (error) {
-    throw unusable('--origin-ca', error);
-  }
-  return text;
-}
-
-function unusable(option: string, error: unknown): PeerDistError {
-  const reason = (error as Error).message.split('\n')[0];
-  return new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `${option}: not usable PEM (${reason})`);
-}
-
-function readText(option: string, file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new PeerDistError(
-      'ERR_PEERDIST_INVALID_OPTION',
-      `${option}: cannot read ${file}: ${(error as NodeJS.ErrnoException).code}`,
-    );
-  }
-}
-
-async function run(service: Service, terminal: Terminal): Promise<void> {
-  terminal.print(`listening on ${service.scheme}://${formatListen(service.address)}`);
-  if (service.adminAddress !== undefined)
-    terminal.print(`listening on http://${formatListen(service.adminAddress)} (admin)`);
-  if (service.peerAddress !== undefined)
-    terminal.print(`listening on http://${formatListen(service.peerAddress)} (peers)`);
-  await terminal.stopRequested;
-  await service.stop();
 }
 
 function collectNumbers(value: string, previous: number[] = []): number[] {

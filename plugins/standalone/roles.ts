@@ -8,9 +8,9 @@ import { MemoryBlockStore, MemoryContentInformationStore } from '../../lib/store
 import { createBlockCache } from '../block-cache/index.ts';
 import { createContentServer } from '../content-server/index.ts';
 import { createProxyServer, HttpProxyHost, type HttpProxyHostOptions, type TlsIdentity } from '../http-proxy/index.ts';
-import { createMetrics } from '../metrics/index.ts';
+import { createMetrics, type Metrics } from '../metrics/index.ts';
 import { joinNeighbourhood, type NeighbourhoodOptions } from './neighbourhood.ts';
-import { type Service, startService } from './service.ts';
+import { type ListenerPlan, type Service, startService } from './service.ts';
 import type { ListenAddress } from './units.ts';
 
 /** What both roles take. */
@@ -67,7 +67,7 @@ export async function startReverse(options: ReverseOptions): Promise<Service> {
     observer,
   });
   const host = new HttpProxyHost({ ...options, proxy: createProxyServer(), kit, observer });
-  return startService({ ...options, host, kit, peerdist, metrics, onStop: () => pool?.close() });
+  return startProxy({ ...options, host, kit, peerdist, metrics, onStop: () => pool?.close() });
 }
 
 /** Branch: any HTTP client's content out of verified blocks. */
@@ -81,7 +81,8 @@ export async function startBranch(options: BranchOptions): Promise<Service> {
     components: {
       hashProvider: hashProvider(options.hashProvider ?? 'native'),
       blockStore,
-      sources: neighbours && [neighbours.source],
+      sources: neighbours?.sources,
+      onOriginBlock: neighbours?.onOriginBlock,
       observer,
     },
   });
@@ -97,14 +98,34 @@ export async function startBranch(options: BranchOptions): Promise<Service> {
     observer,
   });
   const host = new HttpProxyHost({ ...options, proxy: createProxyServer(), kit, observer });
-  const peers = neighbours?.server && neighbourhood?.listen;
+  const peers = neighbours?.server &&
+    neighbourhood?.listen && { role: 'peers' as const, server: neighbours.server, listen: neighbourhood.listen };
+  return startProxy({ ...options, host, kit, peerdist, metrics, peers, onStop: async () => neighbours?.close() });
+}
+
+interface ProxyParts extends Pick<RoleOptions, 'listen' | 'admin' | 'tls'> {
+  readonly host: HttpProxyHost;
+  readonly kit: Kit;
+  readonly peerdist: PeerDist;
+  readonly metrics: Metrics;
+  readonly peers?: ListenerPlan | undefined;
+  readonly onStop: () => Promise<void> | undefined;
+}
+
+/** A proxy host with its listeners; it keeps clients from elsewhere away from all of them. */
+function startProxy({ host, kit, peerdist, metrics, listen, admin, tls, peers, onStop }: ProxyParts): Promise<Service> {
+  const clients = { role: 'clients', server: host.createServer(tls), listen } as const;
   return startService({
-    ...options,
-    host,
-    kit,
-    peerdist,
+    listeners: peers === undefined ? [clients] : [clients, peers],
+    admin,
     metrics,
-    peers: peers && { server: neighbours.server, listen: peers },
-    onStop: async () => neighbours?.close(),
+    onServer: (server) => host.shelter(server),
+    start: () => kit.start(),
+    stop: async () => {
+      await kit.stop();
+      host.close();
+      await peerdist.close();
+      await onStop();
+    },
   });
 }

@@ -4,36 +4,48 @@ import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { Server as TlsServer } from 'node:tls';
 import { PeerDistError } from '../../lib/errors.ts';
-import type { Kit } from '../../lib/kit/index.ts';
-import type { PeerDist } from '../../lib/peerdist/index.ts';
-import type { HttpProxyHost, TlsIdentity } from '../http-proxy/index.ts';
 import type { Metrics } from '../metrics/index.ts';
-import { createAdminServer } from './admin.ts';
+import { type AdminRoutes, createAdminServer } from './admin.ts';
 import { formatListen, type ListenAddress } from './units.ts';
 
-export interface ServiceParts {
-  readonly host: HttpProxyHost;
-  readonly kit: Kit;
-  readonly peerdist: PeerDist;
-  readonly metrics: Metrics;
+/** What a listener is for, as it is printed. */
+export type ListenerRole = 'clients' | 'peers' | 'hosted cache' | 'version 1 offers' | 'admin';
+
+export interface ListenerPlan {
+  readonly role: ListenerRole;
+  readonly server: Server;
   readonly listen: ListenAddress;
+}
+
+export interface ServiceParts {
+  /** Opened in this order; the first one is the service's own. */
+  readonly listeners: readonly [ListenerPlan, ...ListenerPlan[]];
   /** Undefined for none. */
   readonly admin: ListenAddress | undefined;
-  readonly tls?: TlsIdentity | undefined;
-  /** The listener for neighbours. */
-  readonly peers?: { readonly server: Server; readonly listen: ListenAddress } | undefined;
+  readonly adminRoutes?: AdminRoutes | undefined;
+  readonly metrics: Metrics;
+  /** Told of every listener before it is opened. */
+  readonly onServer?: ((server: Server) => void) | undefined;
+  /** Called before anything listens. */
+  readonly start?: (() => Promise<void>) | undefined;
   /** Called last when the service stops, also when it could not start. */
-  readonly onStop?: (() => Promise<void> | undefined) | undefined;
+  readonly stop: () => Promise<void>;
+}
+
+export interface OpenListener {
+  readonly role: ListenerRole;
+  readonly scheme: 'http' | 'https';
+  /** The port is real when 0 was asked for. */
+  readonly address: ListenAddress;
 }
 
 /** A role that runs. */
 export interface Service {
-  /** Where clients connect to; the port is real when 0 was asked for. */
+  readonly listeners: readonly OpenListener[];
+  /** Where clients connect to. */
   readonly address: ListenAddress;
-  readonly adminAddress: ListenAddress | undefined;
-  readonly peerAddress: ListenAddress | undefined;
   readonly metrics: Metrics;
-  readonly scheme: 'http' | 'https';
+  addressOf(role: ListenerRole): ListenAddress | undefined;
   /** Lets running exchanges end for up to `graceMs`, then cuts them. Never rejects. */
   stop(graceMs?: number): Promise<void>;
 }
@@ -43,37 +55,33 @@ const GRACE_MS = 10_000;
 
 /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` when an address cannot be listened on */
 export async function startService({
-  host,
-  kit,
-  peerdist,
-  metrics,
-  listen,
+  listeners,
   admin,
-  tls,
-  peers,
-  onStop,
+  adminRoutes,
+  metrics,
+  onServer,
+  start,
+  ...parts
 }: ServiceParts): Promise<Service> {
-  const listeners: Listener[] = [];
-  const open = async (server: Server, address: ListenAddress): Promise<ListenAddress> => {
-    listeners.push({ server, connections: new Connections(server) });
-    return listenOn(server, address);
-  };
+  const running: Listener[] = [];
   const stop = async (graceMs = GRACE_MS): Promise<void> => {
-    await Promise.all(listeners.map((listener) => closeServer(listener, graceMs)));
-    await kit.stop();
-    host.close();
-    await peerdist.close();
-    await onStop?.();
+    await Promise.all(running.map((listener) => closeServer(listener, graceMs)));
+    await parts.stop();
   };
+  const plans = [...listeners];
+  if (admin !== undefined)
+    plans.splice(1, 0, { role: 'admin', server: createAdminServer(metrics, adminRoutes), listen: admin });
   try {
-    await kit.start();
-    const address = await open(host.createServer(tls), listen);
-    const adminServer = createAdminServer(metrics);
-    host.shelter(adminServer);
-    const adminAddress = admin && (await open(adminServer, admin));
-    if (peers !== undefined) host.shelter(peers.server);
-    const peerAddress = peers && (await open(peers.server, peers.listen));
-    return { address, adminAddress, peerAddress, metrics, scheme: tls === undefined ? 'http' : 'https', stop };
+    await start?.();
+    const open: OpenListener[] = [];
+    for (const { role, server, listen } of plans) {
+      running.push({ server, connections: new Connections(server) });
+      onServer?.(server);
+      const address = await listenOn(server, listen);
+      open.push({ role, scheme: server instanceof TlsServer ? 'https' : 'http', address });
+    }
+    const addressOf: Service['addressOf'] = (role) => open.find((listener) => listener.role === role)?.address;
+    return { listeners: open, address: (open[0] as OpenListener).address, metrics, addressOf, stop };
   } catch (error) {
     await stop(0);
     throw error;

@@ -71,7 +71,9 @@ const EXPECTED = [
 ].toSorted();
 
 const EVERY: readonly Observation[] = [
-  ...(['store', 'peer', 'hosted_cache', 'origin'] as const).map((source) => ({ type: 'delivered', source, bytes: 100 }) as const),
+  ...(['store', 'peer', 'hosted_cache', 'origin'] as const).map(
+    (source) => ({ type: 'delivered', source, bytes: 100 }) as const,
+  ),
   ...(['content_information', 'missing_data', 'plain'] as const).map(
     (kind) => ({ type: 'wan', kind, bytes: 30 }) as const,
   ),
@@ -88,9 +90,9 @@ const EVERY: readonly Observation[] = [
   ...(['probe_sent', 'probe_received', 'match_sent', 'match_received', 'dropped'] as const).map(
     (message) => ({ type: 'discovery', message }) as const,
   ),
-  ...(
-    ['accepted', 'known', 'unusable', 'refused', 'local', 'malformed', 'unauthorized', 'failed'] as const
-  ).map((result) => ({ type: 'offer', result }) as const),
+  ...(['accepted', 'known', 'unusable', 'refused', 'local', 'malformed', 'unauthorized', 'failed'] as const).map(
+    (result) => ({ type: 'offer', result }) as const,
+  ),
   ...(['stored', 'absent', 'timeout', 'failed', 'lied', 'refused'] as const).map(
     (result) => ({ type: 'ingest', result, bytes: result === 'stored' ? 23 : 0 }) as const,
   ),

@@ -462,7 +462,8 @@ export async function startBranch(
   const peerdist = await PeerDist.open({
     components: {
       blockStore: proxy.blockStore,
-      sources: neighbours && [neighbours.source],
+      sources: neighbours?.sources,
+      onOriginBlock: neighbours?.onOriginBlock,
       observer,
       clock: options.clock,
     },

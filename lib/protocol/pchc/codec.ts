@@ -77,13 +77,7 @@ export function encodeOffer(offer: OfferMessage): Uint8Array {
       break;
     default:
       for (const { blockSize, segmentSize, contentTag, hashAlgorithm, segmentId } of offer.segments)
-        writer
-          .u32(blockSize)
-          .u32(segmentSize)
-          .u16(CONTENT_TAG_BYTES)
-          .put(contentTag)
-          .u8(hashAlgorithm)
-          .put(segmentId);
+        writer.u32(blockSize).u32(segmentSize).u16(CONTENT_TAG_BYTES).put(contentTag).u8(hashAlgorithm).put(segmentId);
   }
   return writer.bytes;
 }
@@ -126,8 +120,7 @@ export function readSegmentInformation(bytes: Uint8Array): ContentInformation | 
 const RANGE_FIELDS = { start: 6, end: 14 } as const;
 
 function typeOf(type: number): OfferMessage['type'] {
-  for (const [name, number] of Object.entries(OFFER_TYPES))
-    if (number === type) return name as OfferMessage['type'];
+  for (const [name, number] of Object.entries(OFFER_TYPES)) if (number === type) return name as OfferMessage['type'];
   throw malformed('no offer of that type', '2.2.1.1', { actual: type });
 }
 

@@ -1,10 +1,4 @@
-export {
-  decodeOffer,
-  decodeOfferResponse,
-  encodeOffer,
-  encodeOfferResponse,
-  readSegmentInformation,
-} from './codec.ts';
+export { decodeOffer, decodeOfferResponse, encodeOffer, encodeOfferResponse, readSegmentInformation } from './codec.ts';
 export {
   type BatchedOffer,
   type InitialOffer,

@@ -68,7 +68,8 @@ export class SealedBlocks implements Holdings {
     const missing = absent(blockCount, places);
     const candidates = places.filter(({ name }) => name !== 'v');
     const [served] = candidates;
-    if (missing.length > 0) return { candidate: served?.name === '1' ? '1' : '0', blocks: missing, isReplacement: false };
+    if (missing.length > 0)
+      return { candidate: served?.name === '1' ? '1' : '0', blocks: missing, isReplacement: false };
     // Complete. Of what has been verified nobody needs another copy.
     const unverified = absent(
       blockCount,
@@ -108,7 +109,12 @@ export class SealedBlocks implements Holdings {
     segmentId: string,
     blockIndex: number,
     record: Uint8Array,
-    place: { readonly candidate: '0' | '1'; readonly blockCount: number; readonly from: string; readonly label: string },
+    place: {
+      readonly candidate: '0' | '1';
+      readonly blockCount: number;
+      readonly from: string;
+      readonly label: string;
+    },
   ): Promise<void> {
     const { candidate, blockCount, from, label } = place;
     const key = blockKey(placeId(segmentId, candidate), blockIndex);

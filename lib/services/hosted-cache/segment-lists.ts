@@ -61,7 +61,8 @@ export class SegmentLists implements PeerFinder {
       const entry = this.#segments.get(id);
       return entry === undefined || (entry.isAnswered && this.#ageOf(entry) >= ASK_AGAIN_MS);
     });
-    for (let at = 0; at < due.length; at += MAX_SEGMENTS_ASKED) this.#ask(due.slice(at, at + MAX_SEGMENTS_ASKED), version);
+    for (let at = 0; at < due.length; at += MAX_SEGMENTS_ASKED)
+      this.#ask(due.slice(at, at + MAX_SEGMENTS_ASKED), version);
   }
 
   close(): void {

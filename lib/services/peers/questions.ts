@@ -80,9 +80,7 @@ interface BlockQuestion {
 function readBlock({ id, blockIndex }: BlockQuestion, answer: Uint8Array): SealedBlock | undefined {
   const message = readResponse(answer);
   const isFitting =
-    message.type === 'block' &&
-    message.blockIndex === blockIndex &&
-    Buffer.compare(message.segmentId, id) === 0;
+    message.type === 'block' && message.blockIndex === blockIndex && Buffer.compare(message.segmentId, id) === 0;
   if (!isFitting) throw lie('another block than was asked for');
   return message.data.byteLength === 0 ? undefined : message;
 }

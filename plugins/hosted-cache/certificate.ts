@@ -1,0 +1,78 @@
+/** The certificate of the HTTPS listener that a hosted cache makes itself on its first start. */
+import { X509Certificate as NodeCertificate } from 'node:crypto';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+
+/** Days it is good for; a new one is made in its last month. Policy, not protocol. */
+const VALID_DAYS = 3_650;
+const RENEW_DAYS = 30;
+const DAY_MS = 86_400_000;
+
+/** PEM. */
+export interface CertificateAndKey {
+  readonly cert: string;
+  readonly key: string;
+}
+
+export interface KeptCertificate {
+  readonly identity: CertificateAndKey;
+  /** Made just now. */
+  readonly isNew: boolean;
+  /** Where clients get it from; undefined where it could not be kept. */
+  readonly file: string | undefined;
+}
+
+/**
+ * The certificate kept in a directory, made where there is none or it is about to expire. Clients have to trust it: see README.
+ *
+ * @param directory made if need be; the key in it is readable by its owner only
+ */
+export async function keptCertificate(directory: string): Promise<KeptCertificate> {
+  const file = join(directory, 'hosted-cache-cert.pem');
+  const keyFile = join(directory, 'hosted-cache-key.pem');
+  try {
+    const identity = { cert: readFileSync(file, 'utf8'), key: readFileSync(keyFile, 'utf8') };
+    const left = Date.parse(new NodeCertificate(identity.cert).validTo) - Date.now();
+    if (left > RENEW_DAYS * DAY_MS) return { identity, isNew: false, file };
+  } catch {
+    // None yet, or none that can be used.
+  }
+  const identity = await makeCertificate([hostname(), 'localhost']);
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    writeFileSync(keyFile, identity.key, { mode: 0o600 });
+    writeFileSync(file, identity.cert);
+    return { identity, isNew: true, file };
+  } catch {
+    return { identity, isNew: true, file: undefined };
+  }
+}
+
+/** A self-signed server certificate, RSA: Windows 7 offers over nothing newer. */
+async function makeCertificate(names: readonly string[]): Promise<CertificateAndKey> {
+  // Loaded when it is needed: it takes longer than all the rest of a start. Its container wants the polyfill first.
+  await import('reflect-metadata');
+  const x509 = await import('@peculiar/x509');
+  const algorithm = {
+    name: 'RSASSA-PKCS1-v1_5',
+    hash: 'SHA-256',
+    publicExponent: new Uint8Array([1, 0, 1]),
+    modulusLength: 2048,
+  };
+  const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    name: `CN=${names[0] ?? 'localhost'}`,
+    notBefore: new Date(Date.now() - DAY_MS),
+    notAfter: new Date(Date.now() + VALID_DAYS * DAY_MS),
+    keys,
+    signingAlgorithm: algorithm,
+    extensions: [
+      new x509.BasicConstraintsExtension(false),
+      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
+      new x509.SubjectAlternativeNameExtension(names.map((value) => ({ type: 'dns' as const, value }))),
+    ],
+  });
+  const key = await crypto.subtle.exportKey('pkcs8', keys.privateKey);
+  return { cert: certificate.toString('pem'), key: x509.PemConverter.encode(key, 'PRIVATE KEY') };
+}

@@ -1,0 +1,18 @@
+import type { Service } from './service.ts';
+import { formatListen } from './units.ts';
+
+/** How a command talks to its surroundings. */
+export interface Terminal {
+  readonly print: (line: string) => void;
+  readonly warn: (line: string) => void;
+  /** Resolves when the process is asked to end. */
+  readonly stopRequested: Promise<void>;
+}
+
+/** Says where a role listens, and runs it until the process is asked to end. */
+export async function runService(service: Service, { print, stopRequested }: Terminal): Promise<void> {
+  for (const { role, scheme, address } of service.listeners)
+    print(`listening on ${scheme}://${formatListen(address)}${role === 'clients' ? '' : ` (${role})`}`);
+  await stopRequested;
+  await service.stop();
+}
