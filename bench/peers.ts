@@ -13,6 +13,7 @@ import { MemoryBlockStore } from '../lib/stores/index.ts';
 import { fromHex } from '../lib/bytes/index.ts';
 import { grantHeapSlack } from '../plugins/standalone/heap.ts';
 import { median, MiB, paired, rate, ROUNDS } from './measure.ts';
+import { blockScript } from './block-script.ts';
 import { peerContent, type PeerContent } from './peer-content.ts';
 import { hasTool, type Running, scratchFile, startNode, wrk } from './processes.ts';
 import { gigabytes, type Line, perSecond } from './report.ts';
@@ -158,26 +159,7 @@ async function benchLiar(): Promise<Line> {
 async function benchServer(): Promise<Line[]> {
   if (!hasTool('wrk')) return [];
   const { content } = peerContent(1, MEGABYTES);
-  const messages = Array.from({ length: 256 }, (_, ordinal) => {
-    const segmentId = fromHex(content.segmentId(0));
-    const message = encodeRequest({
-      type: 'get-blocks',
-      cipher: 'aes-128',
-      segmentId,
-      ranges: [{ index: ordinal, count: 1 }],
-    });
-    return `"${[...message].map((byte) => `\\${byte}`).join('')}"`;
-  });
-  const script = scratchFile(
-    'blocks.lua',
-    `
-  local bodies = {${messages.join(',')}}
-  local at = 0
-  request = function()
-    at = at % #bodies + 1
-    return wrk.format("POST", "${RETRIEVAL_PATH}", nil, bodies[at])
-  end`,
-  );
+  const script = blockScript(content, 256);
   const warm = await startPeer('warm', 1, 'aes-128');
   const minimal = await startPeer('minimal', 1, 'aes-128');
   const { value, yardstick, ratio } = await paired(

@@ -1,11 +1,12 @@
 /** Real processes around the thing measured: yardstick servers, the command, nginx, curl, wrk, squid. Each is ended by its own id. */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { promisify } from 'node:util';
 
 const running = new Set<ChildProcess>();
 const directory = mkdtempSync(join(tmpdir(), 'peerdist-bench-'));
@@ -46,7 +47,7 @@ export async function startNode(script: string, ...args: readonly string[]): Pro
   });
   running.add(child);
   for await (const line of createInterface({ input: child.stdout })) {
-    const url = /^listening on (\S+)$/.exec(line)?.[1];
+    const url = /^listening on (\S+)/.exec(line)?.[1];
     if (url !== undefined) {
       child.stdout.resume();
       return handle(child, url);
@@ -149,7 +150,16 @@ export function timeToFirstByte(url: string, ...args: readonly string[]): number
 
 /** Requests a second by wrk: 64 connections, one thread. */
 export function wrk(url: string, script: string, seconds: number): number {
-  const output = execFileSync('wrk', ['-t1', '-c64', `-d${seconds}s`, '-s', script, url], { encoding: 'utf8' });
+  return wrkFigure(execFileSync('wrk', ['-t1', '-c64', `-d${seconds}s`, '-s', script, url], { encoding: 'utf8' }));
+}
+
+/** The same beside whatever else is going on. */
+export async function wrkInBackground(url: string, script: string, seconds: number): Promise<number> {
+  const { stdout } = await promisify(execFile)('wrk', ['-t1', '-c64', `-d${seconds}s`, '-s', script, url]);
+  return wrkFigure(stdout);
+}
+
+function wrkFigure(output: string): number {
   const figure = /Requests\/sec:\s+([\d.]+)/.exec(output)?.[1];
   if (figure === undefined || /Non-2xx/.test(output)) throw new Error(`wrk: ${output}`);
   return Number(figure);

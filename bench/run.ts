@@ -2,6 +2,7 @@
 import { benchApi } from './api.ts';
 import { benchCold, benchFirstByte, benchWarm } from './branch.ts';
 import { benchHashing } from './hashing.ts';
+import { benchHosted } from './hosted.ts';
 import { benchMemory } from './memory.ts';
 import { benchPeers } from './peers.ts';
 import { benchReverse } from './reverse.ts';
@@ -14,6 +15,7 @@ const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
   cold: benchCold,
   'first-byte': benchFirstByte,
   peers: benchPeers,
+  hosted: benchHosted,
   api: benchApi,
   memory: benchMemory,
 };

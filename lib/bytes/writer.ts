@@ -36,6 +36,12 @@ export class ByteWriter {
     return this;
   }
 
+  /** Leaves bytes zero. */
+  skip(length: number): this {
+    this.#advance(length);
+    return this;
+  }
+
   #advance(length: number): number {
     const start = this.#offset;
     this.#offset += length;

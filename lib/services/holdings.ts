@@ -1,5 +1,5 @@
 import { type CipherName, type Encrypted, encryptBlock } from '../crypto/index.ts';
-import { blockKey, type BlockStore, type MaybePromise } from '../stores/index.ts';
+import { blockKey, type BlockStore, type HeldSegment, type MaybePromise } from '../stores/index.ts';
 
 /** What is held of a segment. */
 export interface SegmentHoldings {
@@ -7,6 +7,8 @@ export interface SegmentHoldings {
   readonly blocks: readonly number[];
   /** When the first one came, milliseconds since 1970. */
   readonly since: number;
+  /** One of them; undefined where it has gone meanwhile. @param address who asks */
+  block(blockIndex: number, address: string): MaybePromise<EncryptedBlock | undefined>;
 }
 
 /** A block as it goes over the wire. */
@@ -17,8 +19,6 @@ export interface EncryptedBlock extends Encrypted {
 /** What a {@link RetrievalServer} gives away, by segment ID in lower-case hexadecimal. */
 export interface Holdings {
   segment(segmentId: string): MaybePromise<SegmentHoldings | undefined>;
-  /** @param address who asks */
-  block(segmentId: string, blockIndex: number, address: string): MaybePromise<EncryptedBlock | undefined>;
 }
 
 /**
@@ -27,12 +27,24 @@ export interface Holdings {
  * @param cipher iPXE takes nothing that is not encrypted. Default: as Windows
  */
 export function openHoldings(store: BlockStore, cipher: CipherName = 'aes-128'): Holdings {
+  const holdings = (segmentId: string, held: HeldSegment | undefined): SegmentHoldings | undefined => {
+    const { secret } = held ?? {};
+    if (held === undefined || secret === undefined) return undefined;
+    const encrypted = (block: Uint8Array | undefined): EncryptedBlock | undefined =>
+      block && { ...encryptBlock(cipher, secret, block), cipher };
+    return {
+      blocks: held.blocks,
+      since: held.since,
+      block(blockIndex) {
+        const block = store.get(blockKey(segmentId, blockIndex));
+        return block instanceof Promise ? block.then(encrypted) : encrypted(block);
+      },
+    };
+  };
   return {
-    segment: (segmentId) => store.segment(segmentId),
-    async block(segmentId, blockIndex) {
-      const secret = (await store.segment(segmentId))?.secret;
-      const block = secret && (await store.get(blockKey(segmentId, blockIndex)));
-      return block && { ...encryptBlock(cipher, secret, block), cipher };
+    segment(segmentId) {
+      const held = store.segment(segmentId);
+      return held instanceof Promise ? held.then((value) => holdings(segmentId, value)) : holdings(segmentId, held);
     },
   };
 }

@@ -20,6 +20,7 @@ import {
   RETRIEVAL_PATH,
 } from '../protocol/pccrr/index.ts';
 import { placeOf } from '../stores/index.ts';
+import { endTogether } from '../streams/index.ts';
 import { readBody } from './http-body.ts';
 import type { EncryptedBlock, Holdings, SegmentHoldings } from './holdings.ts';
 
@@ -156,7 +157,7 @@ export class RetrievalServer {
       // One block is all that may wait for a slow reader; the upload timer ends its patience.
       response.cork();
       for (const piece of pieces.slice(0, -1)) response.write(piece);
-      response.end(pieces.at(-1));
+      endTogether(response, pieces.at(-1));
       this.#observer({ type: 'upload', result, bytes });
     } catch (error) {
       if (isPeerDistError(error, 'ERR_PEERDIST_MALFORMED_MESSAGE')) this.#refuse(request, response, 400);
@@ -194,7 +195,7 @@ export class RetrievalServer {
     );
     const segment = isBusy ? undefined : await this.#segment(id);
     const isHeld = segment !== undefined && segment.blocks[placeOf(segment.blocks, blockIndex)] === blockIndex;
-    const block = isHeld ? await this.#get(id, blockIndex, address) : undefined;
+    const block = isHeld ? await encryptedBlock(segment, blockIndex, address) : undefined;
     const place = {
       type: 'block',
       segmentId,
@@ -237,13 +238,18 @@ export class RetrievalServer {
       return undefined;
     }
   }
+}
 
-  async #get(segmentId: string, blockIndex: number, address: string): Promise<EncryptedBlock | undefined> {
-    try {
-      return await this.#holdings.block(segmentId, blockIndex, address);
-    } catch {
-      return undefined;
-    }
+/** A block that cannot be had after all is not held. */
+async function encryptedBlock(
+  segment: SegmentHoldings,
+  blockIndex: number,
+  address: string,
+): Promise<EncryptedBlock | undefined> {
+  try {
+    return await segment.block(blockIndex, address);
+  } catch {
+    return undefined;
   }
 }
 

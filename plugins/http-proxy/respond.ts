@@ -3,6 +3,7 @@ import { STATUS_CODES, type ServerResponse, validateHeaderName, validateHeaderVa
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ProxyResponse } from '../../lib/kit/index.ts';
+import { endTogether } from '../../lib/streams/index.ts';
 
 /** Characters a reason phrase may have (RFC 9112 4). Origins send others, and Node refuses to write them. */
 const REASON = /^[\t\x20-\x7e\x80-\xff]*$/;
@@ -157,30 +158,6 @@ async function writePieces(pieces: readonly Uint8Array[], client: ServerResponse
 
 /** Answers from this size leave together. A refusal is smaller, and must be out before Node closes on whatever follows the refused. */
 const TOGETHER_BYTES = 4096;
-
-/** Answers whose last piece waits for the end of this turn of the event loop. */
-let ending: { readonly client: ServerResponse; readonly piece: Uint8Array | undefined }[] = [];
-
-/**
- * Ends an answer together with all others of this turn of the event loop. Written back to back they find the network path awake and
- * the receivers busy; between the work of one request and the next, each would have to wake them again, at more than the cost of the copy.
- */
-function endTogether(client: ServerResponse, piece: Uint8Array | undefined): void {
-  if (ending.push({ client, piece }) === 1) setImmediate(endAll);
-}
-
-function endAll(): void {
-  const batch = ending;
-  ending = [];
-  for (const { client, piece } of batch) {
-    try {
-      if (!client.destroyed) client.end(piece);
-    } catch {
-      // A response that middleware has wrapped may throw; the others must not wait for ever.
-      client.destroy();
-    }
-  }
-}
 
 /** True when there is room again, false when the client is gone. */
 function drained(client: ServerResponse): Promise<boolean> {

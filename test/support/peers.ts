@@ -111,6 +111,7 @@ const ABOUT_BLOCKS = {
   'wrong hash': (wanted) => honest({ ...wanted, data: flipped(wanted.data) }),
   'wrong segment': (wanted) => honest(wanted, { segmentId: flipped(wanted.place.segmentId) }),
   short: (wanted) => honest({ ...wanted, data: wanted.data.subarray(0, wanted.data.byteLength / 2) }),
+  long: (wanted) => honest({ ...wanted, data: Buffer.concat([wanted.data, new Uint8Array(16)]) }),
   'bad IV': (wanted) => honest(wanted, { iv: randomBytes(8) }),
   'another IV': (wanted) => honest(wanted, { iv: randomBytes(16) }),
   'wrong plaintext': (wanted) => honest({ ...wanted, cipher: 'none', data: flipped(wanted.data) }),
@@ -119,6 +120,12 @@ const ABOUT_BLOCKS = {
   'unknown cipher': (wanted) => {
     const message = Buffer.from(honest(wanted));
     message.writeUInt32BE(9, 16);
+    return message;
+  },
+  /** SizeOfBlock says that there is no block, and behind it comes one. */
+  'size 0 and bytes': (wanted) => {
+    const message = Buffer.from(honest(wanted));
+    message.writeUInt32BE(0, 20 + 4 + wanted.place.segmentId.byteLength + 8);
     return message;
   },
   'bytes left over': (wanted) => {
@@ -203,6 +210,8 @@ export interface PeerOptions {
   readonly cipher?: CipherName;
   /** Blocks it has, by ordinal. @default all */
   readonly holds?: (ordinal: number) => boolean;
+  /** @default '127.0.0.1' */
+  readonly host?: string;
 }
 
 // --- The peer ------------------------------------------------------------------------------------------------------------------------
@@ -258,7 +267,7 @@ export class ScriptedPeer {
   }
 
   get address(): PeerAddress {
-    return { address: '127.0.0.1', port: this.#port };
+    return { address: this.#options.host ?? '127.0.0.1', port: this.#port };
   }
 
   get asked(): number {
@@ -268,7 +277,7 @@ export class ScriptedPeer {
   async listen(port = 0): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject);
-      this.#server.listen(port, '127.0.0.1', resolve);
+      this.#server.listen(port, this.#options.host ?? '127.0.0.1', resolve);
     });
     this.#port = (this.#server.address() as AddressInfo).port;
   }
@@ -386,10 +395,10 @@ export async function startPeer(
   t: Owner,
   content: PeerContent,
   behaviour: ScriptedPeer['behaviour'] = 'honest',
-  options: PeerOptions = {},
+  { port, ...options }: PeerOptions & { readonly port?: number } = {},
 ): Promise<ScriptedPeer> {
   const peer = new ScriptedPeer(content, behaviour, options);
-  await peer.listen();
+  await peer.listen(port);
   t.teardown(() => peer.kill());
   if (behaviour === 'refuse') await peer.kill();
   return peer;

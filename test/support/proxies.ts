@@ -783,22 +783,29 @@ export function peerdist(t: Owner, args: readonly string[], environment: NodeJS.
   return run(t, process.execPath, [COMMAND, ...args], environment);
 }
 
-/** `peerdist reverse` or `peerdist branch`, listening. */
+/** The port in a line `listening on URL`, with or without what the listener is for. */
+function portIn(line: string): number {
+  return Number(/:(\d+)(?: \([\w ]+\))?$/.exec(line)?.[1]);
+}
+
+/** `peerdist reverse`, `branch` or `hosted`, listening. */
 export class Role {
   readonly program: Program;
   readonly port: number;
   readonly adminPort: number | undefined;
   readonly peerPort: number | undefined;
+  readonly offerPort: number | undefined;
 
   private constructor(program: Program) {
     const portOf = (kind: string): number | undefined => {
       const line = program.lines.find((each) => each.startsWith('listening on ') && each.endsWith(kind));
-      return line === undefined ? undefined : Number(/:(\d+)(?: \(\w+\))?$/.exec(line)?.[1]);
+      return line === undefined ? undefined : portIn(line);
     };
     this.program = program;
-    this.port = Number(/:(\d+)$/.exec(program.lines[0] ?? '')?.[1]);
+    this.port = portIn(program.lines[0] ?? '');
     this.adminPort = portOf(' (admin)');
     this.peerPort = portOf(' (peers)');
+    this.offerPort = portOf(' (version 1 offers)');
   }
 
   /** Starts a role on free ports of the loopback and waits for its `listening on` lines. */
@@ -808,7 +815,8 @@ export class Role {
     // Tests do not speak to the LAN they run on.
     const alone = args[0] === 'branch' && !args.includes('--peer-listen') ? ['--no-peers'] : [];
     const program = new Program(t, process.execPath, [COMMAND, ...args, ...listen, ...admin, ...alone], environment);
-    const expected = 1 + (admin.length === 0 ? 0 : 1) + (args.includes('--peer-listen') ? 1 : 0);
+    const others = ['--peer-listen', '--offer-listen', '--proxy'].filter((option) => args.includes(option)).length;
+    const expected = 1 + (admin.length === 0 ? 0 : 1) + others;
     let ended = false;
     void program.finished.finally(() => {
       ended = true;

@@ -66,16 +66,21 @@ export function encodeBlock(
   const padBytes = sizedBytes(length) - 4 - length;
   const tailBytes = padBytes + 4 + 4 + iv.byteLength;
   const size = headBytes + length + tailBytes;
-  const head = new ByteWriter(TRANSPORT_HEADER_BYTES + headBytes, false).u32(size);
-  putHeader(head, message, size);
-  putSized(head, segmentId).u32(blockIndex).u32(nextBlockIndex).u32(length);
-  const tail = new ByteWriter(tailBytes, false)
-    .put(new Uint8Array(padBytes))
-    // SizeOfVrfBlock: nothing is ever there.
+  // What comes before the data and what comes after it, in one piece of memory.
+  const around = new ByteWriter(TRANSPORT_HEADER_BYTES + headBytes + tailBytes, false).u32(size);
+  putHeader(around, message, size);
+  // SizeOfVrfBlock: nothing is ever there.
+  putSized(around, segmentId)
+    .u32(blockIndex)
+    .u32(nextBlockIndex)
+    .u32(length)
+    .skip(padBytes)
     .u32(0)
     .u32(iv.byteLength)
     .put(iv);
-  return [head.bytes, ...data, tail.bytes];
+  const { bytes } = around;
+  const end = TRANSPORT_HEADER_BYTES + headBytes;
+  return [bytes.subarray(0, end), ...data, bytes.subarray(end)];
 }
 
 function requestBodyBytes(message: RequestMessage): number {
@@ -134,7 +139,7 @@ function putSized(writer: ByteWriter, bytes: Uint8Array): ByteWriter {
   return writer
     .u32(bytes.byteLength)
     .put(bytes)
-    .put(new Uint8Array(sizedBytes(bytes.byteLength) - 4 - bytes.byteLength));
+    .skip(sizedBytes(bytes.byteLength) - 4 - bytes.byteLength);
 }
 
 function rangesBytes(ranges: readonly BlockRange[]): number {

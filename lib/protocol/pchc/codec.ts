@@ -22,7 +22,7 @@ const HEADER_BYTES = 16;
 const BATCHED_ID_BYTES = 32;
 const DESCRIPTOR_BYTES = 4 + 4 + 2 + CONTENT_TAG_BYTES + 1 + BATCHED_ID_BYTES;
 /** Lengths a segment ID can have: those of the hash functions. */
-const ID_BYTES: readonly number[] = [32, 48, 64];
+const ID_BYTES: ReadonlySet<number> = new Set([32, 48, 64]);
 
 /**
  * Decodes an offer.
@@ -43,7 +43,7 @@ export function decodeOffer(bytes: Uint8Array): OfferMessage {
   if (port === 0) throw malformed('nobody can listen on port 0', '2.2.1.2', {});
   switch (name) {
     case 'initial-offer': {
-      if (!ID_BYTES.includes(reader.left))
+      if (!ID_BYTES.has(reader.left))
         throw malformed('no segment ID has that length', '2.2.1.3', { actual: reader.left });
       return { type: name, port, segmentId: reader.take(reader.left) };
     }

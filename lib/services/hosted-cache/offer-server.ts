@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { TLSSocket } from 'node:tls';
+import { TLSSocket } from 'node:tls';
 import { isPeerDistError } from '../../errors.ts';
 import { ignoreObservations, type Observer } from '../../observer.ts';
 import {
@@ -40,7 +40,7 @@ export class OfferServer {
 
   /** Answers a request to the path of its transport. @returns false, and leaves the request alone, when it is to another */
   handle(request: IncomingMessage, response: ServerResponse): boolean {
-    const version = (request.socket as TLSSocket).encrypted === true ? 1 : 2;
+    const version = request.socket instanceof TLSSocket ? 1 : 2;
     if (!isPath(request.url, version === 1 ? V1_OFFER_PATH : V2_OFFER_PATH)) return false;
     void this.#serve(request, response, version).catch(() => response.destroy());
     return true;

@@ -9,9 +9,9 @@
 import { type Clock, systemClock } from '../../clock.ts';
 import { type CipherName, encryptBlock } from '../../crypto/index.ts';
 import type { ContentBlock } from '../../protocol/pccrc/index.ts';
-import { blockKey, type BlockStore, type HeldSegment, placeOf } from '../../stores/index.ts';
+import { blockKey, type BlockStore, type HeldSegment, type MaybePromise, placeOf } from '../../stores/index.ts';
 import type { DescribedContent } from '../described-content.ts';
-import type { EncryptedBlock, Holdings, SegmentHoldings } from '../holdings.ts';
+import type { Holdings, SegmentHoldings } from '../holdings.ts';
 import { packSealed, type SealedBlock, unpackSealed, unseal } from '../sealed-block.ts';
 import { FetchLog } from './fetch-log.ts';
 
@@ -43,23 +43,11 @@ export class SealedBlocks implements Holdings {
     this.#fetches = new FetchLog(clock);
   }
 
-  async segment(segmentId: string): Promise<SegmentHoldings | undefined> {
-    const [first, ...others] = await this.#places(segmentId);
-    if (first === undefined || others.length === 0) return first?.held;
-    const all = [first, ...others];
-    const blocks = new Set(all.flatMap(({ held }) => held.blocks));
-    return {
-      blocks: [...blocks].toSorted((a, b) => a - b),
-      since: Math.min(...all.map(({ held }) => held.since)),
-    };
-  }
-
-  async block(segmentId: string, blockIndex: number, address: string): Promise<EncryptedBlock | undefined> {
-    for await (const { name, sealed } of this.#copies(segmentId, blockIndex)) {
-      if (name !== 'v') this.#fetches.note(segmentId, address);
-      return { cipher: sealed.cipher, pieces: [sealed.data], iv: sealed.iv };
-    }
-    return undefined;
+  segment(segmentId: string): MaybePromise<SegmentHoldings | undefined> {
+    const places = this.#places(segmentId);
+    return places instanceof Promise
+      ? places.then((found) => this.#holdings(segmentId, found))
+      : this.#holdings(segmentId, places);
   }
 
   /** Which of the blocks of a segment that somebody offers are to be fetched from there, unseen. Undefined: none. */
@@ -86,7 +74,8 @@ export class SealedBlocks implements Holdings {
   async replace(segmentId: string, { candidate }: Wanted, address: string): Promise<void> {
     this.#fetches.forget(segmentId, address);
     const held = await this.#store.segment(placeId(segmentId, candidate));
-    for (const blockIndex of [...(held?.blocks ?? [])]) await this.#delete(segmentId, candidate, blockIndex);
+    // A view that changes as they go.
+    for (const blockIndex of (held?.blocks ?? []).slice()) await this.#delete(segmentId, candidate, blockIndex);
   }
 
   /** Whether all blocks are held and were verified. */
@@ -137,15 +126,19 @@ export class SealedBlocks implements Holdings {
   /** The plain block, if one of the copies is it; copies that turn out wrong go. */
   async open(content: DescribedContent, block: ContentBlock): Promise<Uint8Array | undefined> {
     const segmentId = content.segmentId(block.segment);
-    for await (const { name, sealed } of this.#copies(segmentId, block.blockIndex)) {
+    for (const place of await this.#places(segmentId)) {
+      const sealed = await this.#copy(segmentId, place, block.blockIndex);
+      if (sealed === undefined) continue;
+      const { name } = place;
       const bytes = unseal(content, block, sealed);
       if (bytes === undefined) {
         await this.#delete(segmentId, name, block.blockIndex);
         continue;
       }
       // Encrypted anew: it may have come in the clear, or under the key that only Microsoft's test peers take.
-      const place = { segmentId, blockIndex: block.blockIndex };
-      if (name !== 'v') await this.keep(place, bytes, VERIFIED_LABEL, content.segmentFacts(block.segment));
+      const { blockIndex } = block;
+      if (name !== 'v')
+        await this.keep({ segmentId, blockIndex }, bytes, VERIFIED_LABEL, content.segmentFacts(block.segment));
       return bytes;
     }
     return undefined;
@@ -168,30 +161,55 @@ export class SealedBlocks implements Holdings {
     await this.#store.delete(blockKey(placeId(segmentId, place), blockIndex));
   }
 
-  /** Places that hold some of a segment, the one that is served first in front. */
-  async #places(segmentId: string): Promise<Place[]> {
-    const places: Place[] = [];
-    for (const name of ['v', '0', '1'] as const) {
-      const held = await this.#store.segment(placeId(segmentId, name));
-      if (held !== undefined) places.push({ name, held });
-    }
-    const [a, b] = places.slice(-2);
-    // Of the two candidates the newer one.
-    if (a?.name === '0' && b !== undefined && b.held.since >= a.held.since) places.splice(-2, 2, b, a);
-    return places;
+  #holdings(segmentId: string, places: readonly Place[]): SegmentHoldings | undefined {
+    const [first, ...others] = places;
+    if (first === undefined) return undefined;
+    const all = [first, ...others];
+    const blocks = others.length === 0 ? first.held.blocks : [...new Set(all.flatMap(({ held }) => held.blocks))];
+    return {
+      blocks: others.length === 0 ? blocks : blocks.toSorted((a, b) => a - b),
+      since: Math.min(...all.map(({ held }) => held.since)),
+      block: async (blockIndex, address) => {
+        for (const place of all) {
+          const sealed = await this.#copy(segmentId, place, blockIndex);
+          if (sealed === undefined) continue;
+          if (place.name !== 'v') this.#fetches.note(segmentId, address);
+          return { cipher: sealed.cipher, pieces: [sealed.data], iv: sealed.iv };
+        }
+        return undefined;
+      },
+    };
   }
 
-  async *#copies(
-    segmentId: string,
-    blockIndex: number,
-  ): AsyncGenerator<{ readonly name: PlaceName; readonly sealed: SealedBlock }> {
-    for (const { name, held } of await this.#places(segmentId)) {
-      if (held.blocks[placeOf(held.blocks, blockIndex)] !== blockIndex) continue;
-      const record = await this.#store.get(blockKey(placeId(segmentId, name), blockIndex));
-      const sealed = record && unpackSealed(record);
-      if (sealed !== undefined) yield { name, sealed };
-    }
+  /** Places that hold some of a segment, the one that is served first in front. At once where the store answers at once. */
+  #places(segmentId: string): MaybePromise<Place[]> {
+    const found = PLACES.map((name) => this.#store.segment(placeId(segmentId, name)));
+    return found.some((each) => each instanceof Promise)
+      ? Promise.all(found).then(inOrder)
+      : inOrder(found as (HeldSegment | undefined)[]);
   }
+
+  #copy(segmentId: string, { name, held }: Place, blockIndex: number): MaybePromise<SealedBlock | undefined> {
+    if (held.blocks[placeOf(held.blocks, blockIndex)] !== blockIndex) return undefined;
+    const record = this.#store.get(blockKey(placeId(segmentId, name), blockIndex));
+    const unpack = (bytes: Uint8Array | undefined): SealedBlock | undefined => bytes && unpackSealed(bytes);
+    return record instanceof Promise ? record.then(unpack) : unpack(record);
+  }
+}
+
+const PLACES = ['v', '0', '1'] as const;
+
+function inOrder(found: readonly (HeldSegment | undefined)[]): Place[] {
+  const places: Place[] = [];
+  for (const [index, name] of PLACES.entries()) {
+    const held = found[index];
+    if (held !== undefined) places.push({ name, held });
+  }
+  if (places.length < 2) return places;
+  const [a, b] = places.slice(-2);
+  // Of the two candidates the newer one.
+  if (a?.name === '0' && b !== undefined && b.held.since >= a.held.since) places.splice(-2, 2, b, a);
+  return places;
 }
 
 /** Label of what a copy that was here already has become. */
