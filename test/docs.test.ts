@@ -44,6 +44,8 @@ t.test('every option of the command has its row', (t) => {
   const discovery = table('### Discovery');
   const peers = [...table('### Asking peers'), ...discovery];
   t.strictSame([...table('### `peerdist branch`'), ...both, ...peers].toSorted(), helpOptions('branch').toSorted());
+  t.strictSame(table('### `peerdist hosted`').toSorted(), helpOptions('hosted').toSorted());
+  t.strictSame(table('### `peerdist export').toSorted(), helpOptions('export').toSorted());
   t.strictSame([...table('### `peerdist probe'), ...discovery].toSorted(), helpOptions('probe').toSorted());
   t.strictSame([...table('### `peerdist get'), ...peers].toSorted(), helpOptions('get').toSorted());
   t.strictSame([...table('### `peerdist hash'), ...secret].toSorted(), helpOptions('hash').toSorted());

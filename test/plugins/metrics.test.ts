@@ -145,9 +145,11 @@ await t.test('each observation moves its own series and no other', async (test) 
     const word = Object.entries(observation).find(([name]) =>
       /^(?:source|kind|result|store|message)$/.test(name),
     )?.[1] as string | undefined;
-    const isTwofold = observation.type === 'eviction' || (observation.type === 'upload' && observation.bytes > 0);
+    const isTwofold =
+      observation.type === 'eviction' ||
+      ((observation.type === 'upload' || observation.type === 'ingest') && observation.bytes > 0);
     test.equal(moved.length, isTwofold ? 2 : 1, JSON.stringify(observation));
-    if (word !== undefined && observation.type === 'upload')
+    if (word !== undefined && (observation.type === 'upload' || observation.type === 'ingest'))
       test.ok(moved.some(([name]) => name.includes(`"${word}"`)));
     else if (word !== undefined) test.ok(moved.every(([name]) => name.includes(`"${word}"`)));
     if ('bytes' in observation && observation.bytes > 0)
