@@ -24,8 +24,16 @@ const POLL_MS = 5;
 const startHosted = (): Promise<Running> =>
   startNode(
     '../plugins/standalone/main.js',
-    ...['hosted', '--listen', '127.0.0.1:0', '--no-offer-listen', '--no-admin', '--allow-local-offers'],
-    ...['--cache-size', '2GiB', '--client-quota', '100GiB'],
+    'hosted',
+    '--listen',
+    '127.0.0.1:0',
+    '--no-offer-listen',
+    '--no-admin',
+    '--allow-local-offers',
+    '--cache-size',
+    '2GiB',
+    '--client-quota',
+    '100GiB',
   );
 
 interface Target {

@@ -21,6 +21,7 @@ import {
 } from '../protocol/pccrr/index.ts';
 import { placeOf } from '../stores/index.ts';
 import { endTogether } from '../streams/index.ts';
+import { plainAddress } from './address.ts';
 import { readBody } from './http-body.ts';
 import type { EncryptedBlock, Holdings, SegmentHoldings } from './holdings.ts';
 
@@ -92,6 +93,7 @@ export class RetrievalServer {
 
   #serve(request: IncomingMessage, response: ServerResponse): void {
     const { socket } = request;
+    const address = plainAddress(socket.remoteAddress ?? '');
     const cancel = this.#clock.after(this.#uploadTimeoutMs, () => response.destroy());
     let isActive = false;
     let isSent = false;
@@ -111,7 +113,7 @@ export class RetrievalServer {
       void this.#receive(request, response, (message) => {
         isActive = this.#uploads < this.#maxUploads;
         if (isActive) this.#uploads += 1;
-        return this.answer(message, socket.remoteAddress, !isActive);
+        return this.answer(message, address, !isActive);
       });
     }
   }

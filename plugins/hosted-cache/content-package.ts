@@ -33,8 +33,16 @@ export interface PackagedBlock {
  *
  * @throws {@link PeerDistError} `ERR_PEERDIST_MALFORMED_MESSAGE` for what is no package or ends too early; as `decodeContentInformation`
  */
-export async function* readPackage(input: AsyncIterable<Uint8Array>): AsyncGenerator<PackagedBlock, undefined> {
+export async function* readPackage(input: AsyncIterable<Uint8Array>): AsyncGenerator<PackagedBlock, void> {
   const source = new Pieces(input);
+  try {
+    yield* readFrom(source);
+  } finally {
+    await source.close();
+  }
+}
+
+async function* readFrom(source: Pieces): AsyncGenerator<PackagedBlock, undefined> {
   const head = await source.take(HEAD_BYTES);
   if (Buffer.compare(head.subarray(0, MAGIC.byteLength), MAGIC) !== 0) throw malformed('this is no content package');
   const length = new DataView(head.buffer, head.byteOffset).getUint32(MAGIC.byteLength);
@@ -73,6 +81,11 @@ class Pieces {
   async hasMore(): Promise<boolean> {
     while (this.#bytes === 0) if (!(await this.#more())) return false;
     return true;
+  }
+
+  /** Gives the stream back, wherever it is. */
+  async close(): Promise<void> {
+    await this.#iterator.return?.();
   }
 
   async #more(): Promise<boolean> {

@@ -30,12 +30,21 @@ export type Progress = (step: 'download' | 'verify' | 'import', bytes: number, t
 /** The answer of a server to a client that reads content information: hashes, or the content itself. */
 type Answer = { readonly information: Uint8Array } | { readonly plain: IncomingMessage };
 
-async function ask(url: string, version: ContentInformationVersion, hashRequest: boolean): Promise<Answer> {
-  const response = await request(url, {
-    'accept-encoding': 'peerdist',
-    [PEERDIST_HEADER]: formatPeerDist({ version: { major: 1, minor: 1 } }),
-    [PEERDIST_EX_HEADER]: formatPeerDistEx(version, { hashRequest }),
-  });
+async function ask(
+  url: string,
+  version: ContentInformationVersion,
+  hashRequest: boolean,
+  signal: AbortSignal | undefined,
+): Promise<Answer> {
+  const response = await request(
+    url,
+    {
+      'accept-encoding': 'peerdist',
+      [PEERDIST_HEADER]: formatPeerDist({ version: { major: 1, minor: 1 } }),
+      [PEERDIST_EX_HEADER]: formatPeerDistEx(version, { hashRequest }),
+    },
+    signal,
+  );
   if (response.headers['content-encoding'] !== 'peerdist') return { plain: response };
   const chunks: Uint8Array[] = [];
   let bytes = 0;
@@ -51,16 +60,16 @@ async function ask(url: string, version: ContentInformationVersion, hashRequest:
 /**
  * Content information for a URL.
  *
- * @param hashRequest wait for hashes that are just being made
+ * @param options.hashRequest wait for hashes that are just being made
  * @returns undefined where the server sends none now
  * @throws {@link PeerDistError} `ERR_PEERDIST_NOT_FOUND` when the server does not answer 200, `ERR_PEERDIST_ORIGIN_UNREACHABLE`
  */
 export async function fetchContentInformation(
   url: string,
   version: ContentInformationVersion = 2,
-  hashRequest = false,
+  { hashRequest = false, signal }: { readonly hashRequest?: boolean; readonly signal?: AbortSignal | undefined } = {},
 ): Promise<Uint8Array | undefined> {
-  const answer = await ask(url, version, hashRequest);
+  const answer = await ask(url, version, hashRequest, signal);
   if ('information' in answer) return answer.information;
   answer.plain.destroy();
   return undefined;
@@ -85,26 +94,26 @@ export async function writePackage(
     readonly signal?: AbortSignal | undefined;
   } = {},
 ): Promise<void> {
-  const answer = await ask(url, version, false);
-  const plain = 'plain' in answer ? answer.plain : await requestPlain(url);
+  const answer = await ask(url, version, false, signal);
+  const plain = 'plain' in answer ? answer.plain : await requestPlain(url, signal);
   const body = `${file}.body`;
   try {
     await saveBody(plain, body, onProgress, signal);
-    const information = 'information' in answer ? answer.information : await hashesOf(url, version);
+    const information = 'information' in answer ? answer.information : await hashesOf(url, version, signal);
     const content = async function* (): AsyncGenerator<Uint8Array> {
       yield packageHead(information);
       yield* createReadStream(body) as AsyncIterable<Uint8Array>;
     };
-    await verify(content(), onProgress);
+    await verify(content(), onProgress, signal);
     await pipeline(content, createWriteStream(file, { mode: 0o600 }), { signal });
   } finally {
     rmSync(body, { force: true });
   }
 }
 
-function requestPlain(url: string): Promise<IncomingMessage> {
+function requestPlain(url: string, signal: AbortSignal | undefined): Promise<IncomingMessage> {
   const parameters = { version: { major: 1, minor: 1 }, missingDataRequest: true };
-  return request(url, { 'accept-encoding': 'identity', [PEERDIST_HEADER]: formatPeerDist(parameters) });
+  return request(url, { 'accept-encoding': 'identity', [PEERDIST_HEADER]: formatPeerDist(parameters) }, signal);
 }
 
 async function saveBody(
@@ -123,11 +132,15 @@ async function saveBody(
 }
 
 /** Hashes of a content that has just been downloaded: a content server may need to be asked before it makes them. */
-async function hashesOf(url: string, version: ContentInformationVersion): Promise<Uint8Array> {
+async function hashesOf(
+  url: string,
+  version: ContentInformationVersion,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
   for (let question = 0; question < MAX_QUESTIONS; question += 1) {
-    const information = await fetchContentInformation(url, version, true);
+    const information = await fetchContentInformation(url, version, { hashRequest: true, signal });
     if (information !== undefined) return information;
-    await delay(PAUSE_MS);
+    await delay(PAUSE_MS, undefined, signal === undefined ? {} : { signal });
   }
   throw new PeerDistError(
     'ERR_PEERDIST_NOT_FOUND',
@@ -135,9 +148,14 @@ async function hashesOf(url: string, version: ContentInformationVersion): Promis
   );
 }
 
-async function verify(content: AsyncIterable<Uint8Array>, onProgress: Progress): Promise<void> {
+async function verify(
+  content: AsyncIterable<Uint8Array>,
+  onProgress: Progress,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   let described: DescribedContent | undefined;
   for await (const { information, ordinal, bytes } of readPackage(content)) {
+    signal?.throwIfAborted();
     described ??= new DescribedContent(information, nativeHashProvider);
     const block = described.block(ordinal);
     if (!described.verify(block, bytes))
@@ -150,13 +168,21 @@ async function verify(content: AsyncIterable<Uint8Array>, onProgress: Progress):
 }
 
 /** @throws {@link PeerDistError} unless the answer is 200 */
-function request(url: string, headers: Readonly<Record<string, string>>): Promise<IncomingMessage> {
+function request(
+  url: string,
+  headers: Readonly<Record<string, string>>,
+  signal: AbortSignal | undefined,
+): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const asked = (url.startsWith('https:') ? httpsGet : httpGet)(url, { headers, timeout: IDLE_MS }, (response) => {
-      if (response.statusCode === 200) return resolve(response);
-      response.destroy();
-      return reject(new PeerDistError('ERR_PEERDIST_NOT_FOUND', `the server answered ${response.statusCode}`));
-    });
+    const asked = (url.startsWith('https:') ? httpsGet : httpGet)(
+      url,
+      { headers, timeout: IDLE_MS, signal },
+      (response) => {
+        if (response.statusCode === 200) return resolve(response);
+        response.destroy();
+        return reject(new PeerDistError('ERR_PEERDIST_NOT_FOUND', `the server answered ${response.statusCode}`));
+      },
+    );
     asked.once('timeout', () => asked.destroy(new Error('no answer in time')));
     asked.once('error', (error) =>
       reject(

@@ -1,6 +1,6 @@
 /** A hosted cache put together: what clients offer and ask for over HTTP, and version 1 offers over HTTPS. */
 import type { Server } from 'node:http';
-import { mkdtempSync, rmSync, createReadStream } from 'node:fs';
+import { createReadStream, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TlsOptions } from 'node:tls';
@@ -32,6 +32,15 @@ export interface HostedCacheServiceOptions extends Omit<HostedCacheOptions, 'blo
   /** Answers under way at a time; further ones are empty. @default 1024 */
   readonly maxUploads?: number | undefined;
   readonly hashProvider?: HashProvider | undefined;
+  /** Where downloads lie for a moment, in the clear; made if need be. @default that of the operating system */
+  readonly temporaryDirectory?: string | undefined;
+}
+
+export interface PreloadOptions {
+  /** @default 2 */
+  readonly version?: ContentInformationVersion | undefined;
+  readonly onProgress?: Progress | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Connections at a time; each has at most one question open. Policy, not protocol. */
@@ -47,6 +56,7 @@ export class HostedCacheService {
   readonly tlsServer: Server | undefined;
   readonly #cache: HostedCache;
   readonly #provider: HashProvider;
+  readonly #temporaryDirectory: string;
 
   constructor({
     store,
@@ -55,10 +65,12 @@ export class HostedCacheService {
     authenticate,
     maxUploads = 1_024,
     hashProvider = nativeHashProvider,
+    temporaryDirectory = tmpdir(),
     observer = ignoreObservations,
     ...options
   }: HostedCacheServiceOptions & { readonly observer?: Observer | undefined }) {
     this.#provider = hashProvider;
+    this.#temporaryDirectory = temporaryDirectory;
     this.blocks = new SealedBlocks(store, options.clock);
     this.#cache = new HostedCache({ ...options, blocks: this.blocks, hashProvider, observer });
     const offers = new OfferServer({ cache: this.#cache, authenticate, observer });
@@ -74,10 +86,14 @@ export class HostedCacheService {
    * @returns bytes of the content
    * @throws {@link PeerDistError} as {@link readPackage}; `ERR_PEERDIST_HASH_MISMATCH`: blocks until then are in
    */
-  async import(input: AsyncIterable<Uint8Array>, onProgress: Progress = () => {}): Promise<number> {
+  async import(
+    input: AsyncIterable<Uint8Array>,
+    { onProgress = () => {}, signal }: Pick<PreloadOptions, 'onProgress' | 'signal'> = {},
+  ): Promise<number> {
     let content: DescribedContent | undefined;
     let total = 0;
     for await (const { information, ordinal, bytes } of readPackage(input)) {
+      signal?.throwIfAborted();
       if (content === undefined) {
         information.checkBlockLists(this.#provider);
         content = new DescribedContent(information, this.#provider);
@@ -94,19 +110,13 @@ export class HostedCacheService {
   }
 
   /** Downloads what stands behind a URL, by way of a temporary file, and puts it into the cache. */
-  async preload(
-    url: string,
-    options: {
-      readonly version?: ContentInformationVersion | undefined;
-      readonly onProgress?: Progress | undefined;
-      readonly signal?: AbortSignal | undefined;
-    } = {},
-  ): Promise<number> {
-    const directory = mkdtempSync(join(tmpdir(), 'peerdist-'));
+  async preload(url: string, options: PreloadOptions = {}): Promise<number> {
+    mkdirSync(this.#temporaryDirectory, { recursive: true, mode: 0o700 });
+    const directory = mkdtempSync(join(this.#temporaryDirectory, 'preload-'));
     try {
       const file = join(directory, 'package');
       await writePackage(url, file, options);
-      return await this.import(createReadStream(file) as AsyncIterable<Uint8Array>, options.onProgress);
+      return await this.import(createReadStream(file) as AsyncIterable<Uint8Array>, options);
     } finally {
       rmSync(directory, { recursive: true, force: true });
     }

@@ -6,7 +6,8 @@ export type AdminRoutes = Readonly<Record<string, (request: IncomingMessage, res
 
 /** The administrator's listener: `/metrics` and `/healthz`, apart from the traffic. */
 export function createAdminServer(metrics: Metrics, routes: AdminRoutes = {}): Server {
-  return createServer((request, response) => {
+  // A package may take as long as it takes; heads may not.
+  return createServer({ requestTimeout: 0 }, (request, response) => {
     const answer = (status: number, type: string, text: string): void => {
       response
         .writeHead(status, { 'content-type': type, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' })

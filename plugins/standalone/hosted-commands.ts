@@ -1,6 +1,7 @@
 /** `peerdist hosted`, what fills it, and `peerdist export`. */
 import { createReadStream, renameSync, rmSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { join } from 'node:path';
 import { SingleBar } from 'cli-progress';
 import { type Command, Option } from 'commander';
 import type { HashProvider } from '../../lib/crypto/index.ts';
@@ -22,6 +23,8 @@ interface HostedValues extends TlsValues {
   readonly cacheSize: number;
   readonly clientQuota?: number;
   readonly stateDir: string;
+  readonly tlsName?: string[];
+  readonly legacyTls?: true;
   readonly offerUsers?: string;
   readonly clientCa?: string;
   readonly allowClient?: string[];
@@ -54,9 +57,19 @@ export function addHostedCommand(program: Command, terminal: Terminal, exit: (co
     .addOption(stateOption())
     .option('--tls-cert <file>', 'certificate for --offer-listen, PEM (default one that is made on the first start)')
     .option('--tls-key <file>', 'its key, PEM')
+    .option(
+      '--tls-name <name>',
+      'name that clients know this machine by, for the certificate that is made (repeatable)',
+      collect,
+    )
+    .option('--legacy-tls', 'TLS 1.0 and 1.1 too: Windows 7 without the updates that bring TLS 1.2')
     .option('--offer-users <file>', 'lines name:password; offers by HTTPS then need HTTP Basic authentication')
     .option('--client-ca <file>', 'authorities, PEM; offers by HTTPS then need a client certificate of theirs')
-    .option('--allow-client <network>', 'who may connect (repeatable; default loopback and private networks)', collect)
+    .option(
+      '--allow-client <network>',
+      'who may connect (repeatable; default loopback, private networks, own subnets)',
+      collect,
+    )
     .option('--allow-local-offers', 'fetch also what this machine itself offers')
     .addOption(
       valued('--max-uploads <number>', 'blocks given at a time', parseNumber('--max-uploads', 1, 16_384), '1024'),
@@ -88,7 +101,7 @@ export function addHostedCommand(program: Command, terminal: Terminal, exit: (co
         const token = readToken(stateDir);
         for (const item of items) {
           const filling: Filling = name === 'import' ? { file: item } : { url: item, version: contentInfo };
-          const ok = await report(terminal, item, (progress) => fillRunning(admin, token, filling, progress));
+          const ok = await report(terminal, item, (options) => fillRunning(admin, token, filling, options));
           if (!ok) exit(1);
         }
       });
@@ -107,8 +120,8 @@ export function addExportCommand(program: Command, terminal: Terminal, exit: (co
         assertUrl(url);
         const part = `${output}.part`;
         try {
-          const ok = await report(terminal, url, async (onProgress) => {
-            await writePackage(url, part, { version: contentInfo, onProgress });
+          const ok = await report(terminal, url, async (options) => {
+            await writePackage(url, part, { ...options, version: contentInfo });
             renameSync(part, output);
             return statSync(output).size;
           });
@@ -118,6 +131,13 @@ export function addExportCommand(program: Command, terminal: Terminal, exit: (co
         }
       },
     );
+}
+
+/** Emptied at the start: a process that was killed has left the content of what it was preloading there. */
+function temporaryDirectory(stateDirectory: string): string {
+  const directory = join(stateDirectory, 'tmp');
+  rmSync(directory, { recursive: true, force: true });
+  return directory;
 }
 
 async function hostedOptions(values: HostedValues, { warn }: Terminal): Promise<HostedOptions> {
@@ -135,6 +155,7 @@ async function hostedOptions(values: HostedValues, { warn }: Terminal): Promise<
     allowLocalOffers: values.allowLocalOffers,
     maxUploads: values.maxUploads,
     proxy: values.proxy,
+    temporaryDirectory: temporaryDirectory(values.stateDir),
     hashProvider: values.hashProvider,
     token,
   };
@@ -147,16 +168,20 @@ async function offerOptions(
 ): Promise<HostedOptions['offers']> {
   let identity = readTls(values);
   if (identity === undefined) {
-    const kept = await keptCertificate(values.stateDir);
+    const kept = await keptCertificate(values.stateDir, values.tlsName);
     identity = kept.identity;
     if (kept.file === undefined)
       warn(`${values.stateDir} cannot be written: the certificate for Windows 7 clients is good for this run only`);
-    else if (kept.isNew) warn(`made a certificate for ${hostname()}: Windows 7 clients have to trust ${kept.file}`);
+    else if (kept.isNew)
+      warn(
+        `made a certificate for ${values.tlsName?.join(', ') ?? hostname()}: Windows 7 clients have to trust ${kept.file}`,
+      );
   }
   const { offerUsers, clientCa } = values;
   return {
     listen,
     identity,
+    legacyTls: values.legacyTls,
     clientCa: clientCa === undefined ? undefined : readCertificates('--client-ca', clientCa),
     authenticate: offerUsers === undefined ? undefined : basicAuthentication(readUsers(offerUsers)),
   };
@@ -176,19 +201,21 @@ function readUsers(file: string): Map<string, string> {
 
 async function fillAtStart({ cache }: HostedService, values: HostedValues, terminal: Terminal): Promise<void> {
   for (const url of values.preload ?? [])
-    await report(terminal, url, (onProgress) => cache.preload(url, { version: values.contentInfo, onProgress }));
+    await report(terminal, url, (options) => cache.preload(url, { ...options, version: values.contentInfo }));
   for (const file of values.import ?? [])
-    await report(terminal, file, (onProgress) =>
-      cache.import(createReadStream(file) as AsyncIterable<Uint8Array>, onProgress),
+    await report(terminal, file, (options) =>
+      cache.import(createReadStream(file) as AsyncIterable<Uint8Array>, options),
     );
 }
 
-/** Does one thing with a progress bar, on a terminal, and says how it ended. @returns whether it went well; never rejects for what can fail */
+/** Does one thing with a progress bar, on a terminal, until the process is asked to end, and says how it ended. @returns whether it went well; never rejects for what can fail */
 async function report(
   terminal: Terminal,
   what: string,
-  act: (progress: Progress) => Promise<number>,
+  act: (options: { readonly onProgress: Progress; readonly signal: AbortSignal }) => Promise<number>,
 ): Promise<boolean> {
+  const stopped = new AbortController();
+  void terminal.stopRequested.then(() => stopped.abort(new Error('stopped')));
   const bar = new SingleBar({
     format: '{step} {bar} {percentage}%  {amount}  {eta_formatted} left',
     stream: process.stderr,
@@ -198,11 +225,12 @@ async function report(
   });
   let step: string | undefined;
   try {
-    const bytes = await act((now, done, total = done) => {
+    const onProgress: Progress = (now, done, total = done) => {
       if (now !== step) bar.start(total, done, { step: now.padEnd(8), amount: formatBytes(done) });
       else bar.update(done, { amount: formatBytes(done) });
       step = now;
-    });
+    };
+    const bytes = await act({ onProgress, signal: stopped.signal });
     bar.stop();
     terminal.print(`${what}: ${formatBytes(bytes)}`);
     return true;

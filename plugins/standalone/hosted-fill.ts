@@ -60,13 +60,13 @@ export function createFillRoutes(cache: HostedCacheService, token: string): Admi
         )
         .finally(() => {
           running -= 1;
-          request.resume();
-          response.end();
+          // What is still to come of a package that is not taken is not waited for.
+          response.end(() => request.destroy());
         });
       return undefined;
     };
   return {
-    '/import': fill((request, progress) => cache.import(request, progress)),
+    '/import': fill((request, onProgress, signal) => cache.import(request, { onProgress, signal })),
     '/preload': fill(async (request, onProgress, signal) => {
       const { url, version } = await readPreload(request);
       return cache.preload(url, { version, onProgress, signal });
@@ -114,7 +114,7 @@ export async function fillRunning(
   admin: ListenAddress,
   token: string,
   filling: Filling,
-  onProgress: Progress,
+  { onProgress, signal }: { readonly onProgress: Progress; readonly signal: AbortSignal },
 ): Promise<number> {
   const isFile = 'file' in filling;
   const size = isFile ? sizeOf(filling.file) : undefined;
@@ -123,6 +123,7 @@ export async function fillRunning(
     port: admin.port,
     method: 'POST',
     path: isFile ? '/import' : '/preload',
+    signal,
     headers: { authorization: `Bearer ${token}`, ...(size === undefined ? {} : { 'content-length': size }) },
   });
   const answered = new Promise<IncomingMessage>((resolve, reject) => {

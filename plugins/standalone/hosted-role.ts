@@ -2,13 +2,14 @@
 import { hashProvider, type HashProvider } from '../../lib/crypto/index.ts';
 import { Kit } from '../../lib/kit/index.ts';
 import { PeerDist } from '../../lib/peerdist/index.ts';
-import { createSealedSource, type OfferAuthentication, SealingStore } from '../../lib/services/index.ts';
+import { createSealedSource, isNeighbour, type OfferAuthentication, SealingStore } from '../../lib/services/index.ts';
 import { MemoryBlockStore } from '../../lib/stores/index.ts';
 import { createBlockCache } from '../block-cache/index.ts';
 import { HostedCacheService } from '../hosted-cache/index.ts';
 import {
   createProxyServer,
   HttpProxyHost,
+  isLoopback,
   networkSet,
   PRIVATE_NETWORKS,
   type TlsIdentity,
@@ -28,12 +29,14 @@ export interface HostedOptions {
     | {
         readonly listen: ListenAddress;
         readonly identity: TlsIdentity;
+        /** TLS 1.0 and 1.1 too. @default false */
+        readonly legacyTls?: boolean | undefined;
         /** Authorities that client certificates must come from, PEM; undefined asks for none. */
         readonly clientCa?: string | undefined;
         readonly authenticate?: OfferAuthentication | undefined;
       }
     | undefined;
-  /** Networks that may offer and ask. @default loopback and private networks */
+  /** Networks that may offer and ask. @default loopback, private networks and this machine's own subnets */
   readonly allowClients?: readonly string[] | undefined;
   readonly allowLocalOffers?: boolean | undefined;
   /** Bytes one client may bring in an hour. @default half of the cache */
@@ -43,9 +46,14 @@ export interface HostedOptions {
   /** Where to be a branch proxy too. */
   readonly proxy?: ListenAddress | undefined;
   readonly hashProvider?: HashProvider['name'] | undefined;
+  /** Where downloads lie for a moment. */
+  readonly temporaryDirectory?: string | undefined;
   /** What an administrator has to show to fill the cache; undefined: nobody can by the admin listener. */
   readonly token?: string | undefined;
 }
+
+/** What OpenSSL needs to be told before it speaks TLS 1.0 with SHA-1. */
+const LEGACY_CIPHERS = 'DEFAULT:@SECLEVEL=0';
 
 export interface HostedService extends Service {
   readonly cache: HostedCacheService;
@@ -60,9 +68,10 @@ export async function startHosted(options: HostedOptions): Promise<HostedService
   const provider = hashProvider(options.hashProvider ?? 'native');
   const cache = new HostedCacheService({
     store,
-    isAllowed: (address) => allowed.has(address),
+    isAllowed: (address) => allowed.has(address) || (options.allowClients === undefined && isNeighbour(address)),
     tls: offers && {
       ...offers.identity,
+      ...(offers.legacyTls === true ? { minVersion: 'TLSv1' as const, ciphers: LEGACY_CIPHERS } : {}),
       ...(offers.clientCa === undefined ? {} : { ca: offers.clientCa, requestCert: true, rejectUnauthorized: true }),
     },
     authenticate: offers?.authenticate,
@@ -70,6 +79,7 @@ export async function startHosted(options: HostedOptions): Promise<HostedService
     maxBytesPerHour: options.clientBytesPerHour ?? cacheBytes / 2,
     maxUploads: options.maxUploads,
     hashProvider: provider,
+    temporaryDirectory: options.temporaryDirectory,
     observer,
   });
   const peerdist = await PeerDist.open({
@@ -89,7 +99,11 @@ export async function startHosted(options: HostedOptions): Promise<HostedService
   const service = await startService({
     listeners: [{ role: 'hosted cache', server: cache.server, listen: options.listen }, ...others],
     admin: options.admin,
-    adminRoutes: token === undefined ? undefined : createFillRoutes(cache, token),
+    // The token travels in the clear: not off this machine.
+    adminRoutes:
+      token === undefined || options.admin === undefined || !isLoopback(options.admin.host)
+        ? undefined
+        : createFillRoutes(cache, token),
     metrics,
     onServer: (server) => host.shelter(server),
     start: () => kit.start(),

@@ -76,7 +76,8 @@ export async function joinNeighbourhood(
   const source = new PeerSource({ peers, finder: discovery, observer });
   return {
     sources: hosted === undefined ? [source] : [hosted.source, source],
-    onOriginBlock: hosted && ((content, block) => hosted.offers.kept(content, block)),
+    // Who gives nothing away has nothing to offer.
+    onOriginBlock: hosted && server && ((content, block) => hosted.offers.kept(content, block)),
     server,
     close() {
       hosted?.close();

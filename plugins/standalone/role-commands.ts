@@ -7,6 +7,7 @@ import { type HostTimeouts, parseOrigin } from '../http-proxy/index.ts';
 import { readCertificates, readTls } from './tls-options.ts';
 import { type RoleOptions, startBranch, startReverse } from './roles.ts';
 import { collect, valued } from './option-parts.ts';
+import type { NeighbourhoodOptions } from './neighbourhood.ts';
 import { addPeerOptions, neighbourhoodOptions, type PeerValues } from './peer-options.ts';
 import { addSecretOptions, randomSecret, readSecret, type SecretOptions } from './secret-options.ts';
 import { runService, type Terminal } from './terminal.ts';
@@ -144,19 +145,19 @@ export function addBranchCommand(program: Command, terminal: Terminal): void {
           maxContentInformationVersion: values.contentInfo,
           allowDestinations: values.allowDestination,
           connectPorts: values.connectPort,
-          neighbourhood: values.peers
-            ? {
-                ...neighbourhoodOptions(values, terminal.warn),
-                listen: values.peerListen,
-                allow: values.allowPeer,
-                cipher: values.peerCipher,
-                maxUploads: values.maxUploads,
-              }
-            : undefined,
+          neighbourhood: branchNeighbourhood(values, terminal.warn),
         }),
         terminal,
       );
     });
+}
+
+/** Without peers there can still be a hosted cache, which is asked and not offered to. */
+function branchNeighbourhood(values: BranchValues, warn: (line: string) => void): NeighbourhoodOptions | undefined {
+  const { peerListen, allowPeer, peerCipher, maxUploads } = values;
+  const options = neighbourhoodOptions(values, warn);
+  if (values.peers) return { ...options, listen: peerListen, allow: allowPeer, cipher: peerCipher, maxUploads };
+  return options.hostedCaches && { listen: undefined, hostedCaches: options.hostedCaches };
 }
 
 /** Checks an origin where it is given, so that nothing else is said before. */

@@ -6,9 +6,15 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import t from 'tap';
 import { encryptBlock } from '../../lib/crypto/index.ts';
-import { encodeOffer, MAX_DESCRIPTORS, MAX_OFFER_BYTES, V1_OFFER_PATH, V2_OFFER_PATH } from '../../lib/protocol/pchc/index.ts';
+import {
+  encodeOffer,
+  MAX_DESCRIPTORS,
+  MAX_OFFER_BYTES,
+  V1_OFFER_PATH,
+  V2_OFFER_PATH,
+} from '../../lib/protocol/pchc/index.ts';
 import { V2_MAX_SEGMENT_BYTES } from '../../lib/protocol/pccrc/index.ts';
-import { SealedBlocks } from '../../lib/services/index.ts';
+import { type EncryptedBlock, SealedBlocks } from '../../lib/services/index.ts';
 import { packSealed } from '../../lib/services/sealed-block.ts';
 import { type BlockStore, MemoryBlockStore } from '../../lib/stores/index.ts';
 import { basicAuthentication, keptCertificate } from '../../plugins/hosted-cache/index.ts';
@@ -27,9 +33,9 @@ import {
 import { ManualClock } from '../support/manual-clock.ts';
 import { outsideAddress } from '../support/net.ts';
 import { type Behaviour, blockOf, peerContent, type PeerContent, smallSegments, startPeer } from '../support/peers.ts';
-import { inTime, until } from '../support/proxies.ts';
+import { until } from '../support/proxies.ts';
 import { seededBytes } from '../support/random.ts';
-import { failureOf, turns } from '../support/turns.ts';
+import { turns } from '../support/turns.ts';
 
 const HOUR_MS = 3_600_000;
 const REQUEST_TIMEOUT_MS = 2_000;
@@ -40,6 +46,7 @@ const V1 = peerContent(1, seededBytes(71, 9 * BLOCK_BYTES + 100));
 const V2 = peerContent(2, seededBytes(72, 6 * BLOCK_BYTES + 100));
 /** Many small blocks. */
 const SMALL = smallSegments(seededBytes(73, 100_000), 1_000);
+const FEW = smallSegments(seededBytes(80, 20_000), 1_000);
 const ONE = smallSegments(seededBytes(74, 1_000), 1_000);
 
 const { identity } = await keptCertificate(t.testdir());
@@ -93,8 +100,8 @@ class Shelf {
   }
 
   /** As a client would. */
-  async fetch(from: string, ordinal = 0): Promise<void> {
-    await this.blocks.block(V1_ID, ordinal, from);
+  async fetch(from: string, ordinal = 0): Promise<EncryptedBlock | undefined> {
+    return (await this.blocks.segment(V1_ID))?.block(ordinal, from);
   }
 
   held(place: 'v' | '0' | '1'): number[] {
@@ -112,12 +119,14 @@ await t.test('sealed blocks: what comes is given away as it came', async (test) 
   const shelf = new Shelf();
   const record = sealed(3);
   await shelf.blocks.put(V1_ID, 3, record, { candidate: '0', blockCount: V1_COUNT, from: A, label: 'x' });
-  const block = await shelf.blocks.block(V1_ID, 3, B);
+  const block = await shelf.fetch(B, 3);
   test.equal(block?.cipher, 'aes-192');
-  test.same(Buffer.concat([block?.iv ?? [], ...(block?.pieces ?? [])] as Uint8Array[]), Buffer.from(record).subarray(2));
+  test.same(
+    Buffer.concat([block?.iv ?? [], ...(block?.pieces ?? [])] as Uint8Array[]),
+    Buffer.from(record).subarray(2),
+  );
   test.same((await shelf.blocks.segment(V1_ID))?.blocks, [3]);
-  test.equal(await shelf.blocks.block(V1_ID, 2, B), undefined);
-  test.equal(await shelf.blocks.block(V2.content.segmentId(0), 3, B), undefined);
+  test.equal(await shelf.fetch(B, 2), undefined);
   test.equal(await shelf.blocks.segment(V2.content.segmentId(0)), undefined);
   test.equal(shelf.store.segment(V1_ID), undefined, 'nobody who reads a store of plain blocks finds it');
   test.same([await shelf.blocks.has(V1_ID, '0', 3), await shelf.blocks.hasVerified(V1_ID, 3)], [true, false]);
@@ -125,10 +134,10 @@ await t.test('sealed blocks: what comes is given away as it came', async (test) 
 
 await t.test('sealed blocks: wanted is what is missing, from whomever', async (test) => {
   const shelf = new Shelf();
-  test.same(await shelf.wanted(A), { candidate: '0', blocks: ordinalsOf(V1), isReplacement: false });
+  test.same(await shelf.wanted(A), { candidate: '0', blocks: ordinalsOf(V1) });
   await shelf.put('0', A, [0, 1, 5]);
   for (const address of [A, B])
-    test.same(await shelf.wanted(address), { candidate: '0', blocks: [2, 3, 4, 6, 7, 8, 9], isReplacement: false });
+    test.same(await shelf.wanted(address), { candidate: '0', blocks: [2, 3, 4, 6, 7, 8, 9] });
   await shelf.put('0', B, [2, 3, 4, 6, 7, 8, 9]);
   for (const address of [A, B]) test.equal(await shelf.wanted(address), undefined, 'complete');
 });
@@ -138,7 +147,7 @@ await t.test('sealed blocks: who was given a complete segment within the hour ma
   await shelf.put('0', A, ordinalsOf(V1));
   await shelf.fetch(B);
   test.equal(await shelf.wanted(C), undefined, 'not who was given nothing');
-  const second = { candidate: '1', blocks: ordinalsOf(V1), isReplacement: true };
+  const second = { blocks: ordinalsOf(V1) };
   test.same(await shelf.wanted(B), second);
   shelf.clock.advance(HOUR_MS);
   test.same(await shelf.wanted(B), second, 'an hour later');
@@ -149,39 +158,40 @@ await t.test('sealed blocks: who was given a complete segment within the hour ma
   test.same(await shelf.wanted(B), second, 'any block of it counts');
 });
 
-await t.test('sealed blocks: two candidates, the newer one is served, a third address takes the older place', async (test) => {
-  const shelf = new Shelf();
-  await shelf.put('0', A, ordinalsOf(V1), false);
-  await shelf.fetch(B);
-  shelf.clock.advance(1);
-  const second = await shelf.wanted(B);
-  await shelf.blocks.replace(V1_ID, second as NonNullable<typeof second>, B);
-  test.same(shelf.held('0'), ordinalsOf(V1), 'the first one stays');
-  const bytesOf = async (ordinal: number): Promise<string> => {
-    const block = await shelf.blocks.block(V1_ID, ordinal, D);
-    return Buffer.concat(block?.pieces ?? []).toString('latin1');
-  };
-  const first = await bytesOf(2);
-  await shelf.put('1', B, [0, 1, 2]);
-  test.not(await bytesOf(2), first, 'what has come of the second is served');
-  test.ok((await bytesOf(7)).length > 0, 'what has not, from the first');
-  await shelf.put('1', B, upTo(7, 3));
-  test.equal(await shelf.wanted(B), undefined, 'one copy for each time it was given one');
+await t.test(
+  'sealed blocks: two candidates, the newer one is served, a third address takes the older place',
+  async (test) => {
+    const shelf = new Shelf();
+    await shelf.put('0', A, ordinalsOf(V1), false);
+    await shelf.fetch(B);
+    shelf.clock.advance(1);
+    test.equal(await shelf.blocks.replace(V1_ID, B), '1');
+    test.same(shelf.held('0'), ordinalsOf(V1), 'the first one stays');
+    const bytesOf = async (ordinal: number): Promise<string> => {
+      const block = await shelf.fetch(D, ordinal);
+      return Buffer.concat(block?.pieces ?? []).toString('latin1');
+    };
+    const first = await bytesOf(2);
+    await shelf.put('1', B, [0, 1, 2]);
+    test.not(await bytesOf(2), first, 'what has come of the second is served');
+    test.ok((await bytesOf(7)).length > 0, 'what has not, from the first');
+    await shelf.put('1', B, upTo(7, 3));
+    test.equal(await shelf.wanted(B), undefined, 'one copy for each time it was given one');
 
-  shelf.clock.advance(1);
-  await shelf.fetch(C);
-  const third = await shelf.wanted(C);
-  test.equal(third?.candidate, '0', 'the older of the two');
-  await shelf.blocks.replace(V1_ID, third as NonNullable<typeof third>, C);
-  test.same([shelf.held('0'), shelf.held('1')], [[], ordinalsOf(V1)]);
-  await shelf.put('0', C, ordinalsOf(V1));
+    shelf.clock.advance(1);
+    await shelf.fetch(C);
+    test.equal(await shelf.blocks.replace(V1_ID, C), '0', 'the older of the two');
+    test.same([shelf.held('0'), shelf.held('1')], [[], ordinalsOf(V1)]);
+    await shelf.put('0', C, ordinalsOf(V1));
 
-  shelf.clock.advance(1);
-  await shelf.fetch(B);
-  test.equal((await shelf.wanted(B))?.candidate, '1', 'an address that has a candidate replaces its own');
-  await shelf.fetch(C);
-  test.equal((await shelf.wanted(C))?.candidate, '0', 'even where that is the newer one');
-});
+    shelf.clock.advance(1);
+    await shelf.fetch(C);
+    test.equal(await shelf.blocks.replace(V1_ID, C), '1', 'its own copy is the one that is served: it stays');
+    test.same([shelf.held('0'), shelf.held('1')], [ordinalsOf(V1), []]);
+    await shelf.put('1', C, [0, 1]);
+    test.same([shelf.held('0'), shelf.held('1')], [upTo(8, 2), [0, 1]], 'block by block the new one takes its place');
+  },
+);
 
 await t.test('sealed blocks: verified ones are not replaced, and what came unseen beside them goes', async (test) => {
   const shelf = new Shelf();
@@ -191,7 +201,7 @@ await t.test('sealed blocks: verified ones are not replaced, and what came unsee
     await shelf.blocks.keep(place, blockOf(V1, ordinal), 'x', V1.content.segmentFacts(0));
   }
   test.same([shelf.held('v'), shelf.held('0'), shelf.held('1')], [ordinalsOf(V1), [], []]);
-  test.equal(await shelf.blocks.isVerified(V1_ID, V1_COUNT), true);
+  test.equal(shelf.held('v').length === V1_COUNT, true);
   await shelf.fetch(B);
   test.equal(await shelf.wanted(B), undefined);
   test.equal(await shelf.open(4), 'block');
@@ -205,20 +215,23 @@ await t.test('sealed blocks: verified ones are not replaced, and what came unsee
   );
 });
 
-await t.test('sealed blocks: opening checks all copies, wrong ones go, the right one counts as verified', async (test) => {
-  const shelf = new Shelf();
-  await shelf.put('0', A, [0, 1, 2]);
-  shelf.clock.advance(1);
-  await shelf.put('1', B, [0, 2, 3], false);
-  test.same(await Promise.all(upTo(5).map((ordinal) => shelf.open(ordinal))), [
-    'block',
-    'block',
-    'block',
-    'nothing',
-    'nothing',
-  ]);
-  test.same([shelf.held('v'), shelf.held('0'), shelf.held('1')], [[0, 1, 2], [], []]);
-});
+await t.test(
+  'sealed blocks: opening checks all copies, wrong ones go, the right one counts as verified',
+  async (test) => {
+    const shelf = new Shelf();
+    await shelf.put('0', A, [0, 1, 2]);
+    shelf.clock.advance(1);
+    await shelf.put('1', B, [0, 2, 3], false);
+    test.same(await Promise.all(upTo(5).map((ordinal) => shelf.open(ordinal))), [
+      'block',
+      'block',
+      'block',
+      'nothing',
+      'nothing',
+    ]);
+    test.same([shelf.held('v'), shelf.held('0'), shelf.held('1')], [[0, 1, 2], [], []]);
+  },
+);
 
 await t.test('sealed blocks: with the hashes known a check says what is still to be fetched', async (test) => {
   const shelf = new Shelf();
@@ -262,16 +275,21 @@ await t.test('version 2: each block is fetched once, kept as it was received, an
   }
 });
 
-await t.test('a client that sends its blocks in the clear: no plain byte gets into the store', async (test) => {
-  for (const behaviour of ['honest', 'plaintext'] as const) {
+await t.test(
+  'what a client sends in the clear is kept as it was received too, until its hashes are known',
+  async (test) => {
     const rig = await HostedRig.start(test);
-    const peer = await startPeer(test, V2, behaviour, { cipher: 'none', host: A });
+    const peer = await startPeer(test, V2, 'honest', { cipher: 'none', host: A });
     test.equal(await rig.take(peer, V2), 'ok');
-    test.not(tally(await rig.getAll(B, V2)), 'WRONG');
-    const all = rig.written.map(({ block }) => block);
-    test.notOk(isFoundIn(V2.bytes, all), `the hosted cache holds ciphertext only (${behaviour})`);
-  }
-});
+    test.notOk((await rig.getAll(B, V2)).includes('WRONG'));
+    const written = rig.written.length;
+    for (let segment = 0; segment < V2.content.information.segmentCount; segment += 1)
+      test.same(await rig.blocks.check(V2.content, segment), []);
+    const sealed = rig.written.slice(written).map(({ block }) => block);
+    test.equal(sealed.length, V2.content.information.segmentCount);
+    test.notOk(isFoundIn(V2.bytes, sealed), 'from then on it is encrypted');
+  },
+);
 
 await t.test('version 1 in a batched offer: blocks of a segment, the list of them first from four on', async (test) => {
   const three = peerContent(1, seededBytes(75, 2 * BLOCK_BYTES + 1));
@@ -327,7 +345,10 @@ await t.test('a list that is a lie ends the client’s jobs; one that names noth
 await t.test('the same offer again, and that of another: nothing is fetched twice', async (test) => {
   for (const of of [V1, V2]) {
     const rig = await HostedRig.start(test);
-    const [first, second] = [await startPeer(test, of, 'honest', { host: A }), await startPeer(test, of, 'honest', { host: B })];
+    const [first, second] = [
+      await startPeer(test, of, 'honest', { host: A }),
+      await startPeer(test, of, 'honest', { host: B }),
+    ];
     const count = of.content.information.blockCount;
     // At the same time.
     await Promise.all([rig.offerOf(first, of), rig.offerOf(first, of), rig.offerOf(second, of)]);
@@ -350,14 +371,18 @@ await t.test('a fetch that fails goes on with the next offer', async (test) => {
       host: A,
     });
     await rest.take(peer, V1);
-    test.same(peer.blocks, upTo(6), `${behaviour}: the rest is not asked for`);
+    // After a reset a kept connection is tried once more: it may have been idle for too long.
+    test.same(sorted(peer.blocks), upTo(6), `${behaviour}: the rest is not asked for`);
     peer.behaviour = 'honest';
     peer.blocks.length = 0;
     await rest.take(peer, V1);
     test.same(peer.blocks, upTo(5, 5), 'what has come is kept');
     test.equal(tally(await rest.getAll(B, V1)), '10 block');
   }
-  const [first, second] = [await startPeer(test, V2, '500', { host: A }), await startPeer(test, V2, 'honest', { host: B })];
+  const [first, second] = [
+    await startPeer(test, V2, '500', { host: A }),
+    await startPeer(test, V2, 'honest', { host: B }),
+  ];
   await rig.take(first, V2);
   await rig.take(second, V2);
   test.equal(tally(await rig.getAll(C, V2)), tally(ordinalsOf(V2).map(() => 'block')), 'from another, too');
@@ -365,26 +390,29 @@ await t.test('a fetch that fails goes on with the next offer', async (test) => {
 
 // --- Poison ------------------------------------------------------------------------------------------------------------------------------
 
-await t.test('a poisoned entry: clients see it, and the copy of one that was given it is served from then on', async (test) => {
-  for (const poison of ['wrong hash', 'another IV'] as const) {
-    for (const of of [V1, V2]) {
-      const rig = await HostedRig.start(test);
-      const poisoner = await startPeer(test, of, poison, { host: A });
-      const honest = await startPeer(test, of, 'honest', { host: B });
-      const count = of.content.information.blockCount;
-      await rig.take(poisoner, of);
-      await rig.take(honest, of);
-      test.equal(honest.asked, 0, 'complete: not fetched from who was not given it');
-      test.equal(tally(await rig.getAll(B, of)), `${count} WRONG`, 'clients see the hash mismatch');
-      rig.clock.advance(1);
-      await rig.take(honest, of);
-      test.equal(honest.blocks.length, count, 'each once');
-      test.equal(tally(await rig.getAll(C, of)), `${count} block`);
-      await rig.take(honest, of);
-      test.equal(honest.blocks.length, count, 'and once only');
+await t.test(
+  'a poisoned entry: clients see it, and the copy of one that was given it is served from then on',
+  async (test) => {
+    for (const poison of ['wrong hash', 'another IV'] as const) {
+      for (const of of [V1, V2]) {
+        const rig = await HostedRig.start(test);
+        const poisoner = await startPeer(test, of, poison, { host: A });
+        const honest = await startPeer(test, of, 'honest', { host: B });
+        const count = of.content.information.blockCount;
+        await rig.take(poisoner, of);
+        await rig.take(honest, of);
+        test.equal(honest.asked, 0, 'complete: not fetched from who was not given it');
+        test.equal(tally(await rig.getAll(B, of)), `${count} WRONG`, 'clients see the hash mismatch');
+        rig.clock.advance(1);
+        await rig.take(honest, of);
+        test.equal(honest.blocks.length, count, 'each once');
+        test.equal(tally(await rig.getAll(C, of)), `${count} block`);
+        await rig.take(honest, of);
+        test.equal(honest.blocks.length, count, 'and once only');
+      }
     }
-  }
-});
+  },
+);
 
 await t.test('a poisoned entry: after more than an hour it is not replaced, nor by another address', async (test) => {
   const rig = await HostedRig.start(test);
@@ -418,7 +446,7 @@ await t.test('never more than two candidates, of two addresses', async (test) =>
   }
   const [verified, first, second, third] = await held();
   test.same([verified, third], [undefined, undefined]);
-  test.same([first, second].toSorted(), [B, C]);
+  test.same(new Set([first, second]), new Set([B, C]));
 });
 
 await t.test('a refused offer of one that was given an entry takes nothing away', async (test) => {
@@ -443,23 +471,43 @@ await t.test('a refused offer of one that was given an entry takes nothing away'
   test.equal(await candidates(), 2, 'who brings nothing drives nothing out');
 });
 
-await t.test('clients that reach a listener of both families by IPv4 are the same when they ask and when they offer', async (test) => {
-  let rig: HostedRig;
-  try {
-    rig = await HostedRig.start(test, { host: '::' });
-  } catch {
-    test.pass('no IPv6 here');
-    return;
-  }
-  const poisoner = await startPeer(test, ONE, 'wrong hash', { host: A });
-  const honest = await startPeer(test, ONE, 'honest', { host: B });
-  await rig.take(poisoner, ONE);
-  test.equal(await rig.get(B, ONE, 0), 'WRONG');
+await t.test('an offer of one that brings nothing takes nothing away of what others have brought', async (test) => {
+  const rig = await HostedRig.start(test, { maxPerClient: 1 });
+  const first = await startPeer(test, V1, ({ ordinal, isList }) => (ordinal > 0 && !isList ? '500' : 'honest'), {
+    host: A,
+  });
+  const second = await startPeer(test, V1, 'honest', { host: B });
+  await rig.take(first, V1);
+  await rig.take(second, V1);
+  test.equal(second.blocks.length, 9, 'all but one are of the second');
+  test.equal(tally(await rig.getAll(C, V1)), '10 block');
   rig.clock.advance(1);
-  await rig.take(honest, ONE);
-  test.equal(honest.blocks.length, 1, 'it fetched the segment from us within the last hour');
-  test.equal(await rig.get(C, ONE, 0), 'block');
+  await rig.get(A, V1, 0);
+  first.behaviour = '500';
+  await rig.take(first, V1);
+  test.equal(tally(await rig.getAll(C, V1)), '10 block', 'one client cannot empty the cache');
 });
+
+await t.test(
+  'clients that reach a listener of both families by IPv4 are the same when they ask and when they offer',
+  async (test) => {
+    let rig: HostedRig;
+    try {
+      rig = await HostedRig.start(test, { host: '::' });
+    } catch {
+      test.pass('no IPv6 here');
+      return;
+    }
+    const poisoner = await startPeer(test, ONE, 'wrong hash', { host: A });
+    const honest = await startPeer(test, ONE, 'honest', { host: B });
+    await rig.take(poisoner, ONE);
+    test.equal(await rig.get(B, ONE, 0), 'WRONG');
+    rig.clock.advance(1);
+    await rig.take(honest, ONE);
+    test.equal(honest.blocks.length, 1, 'it fetched the segment from us within the last hour');
+    test.equal(await rig.get(C, ONE, 0), 'block');
+  },
+);
 
 // --- With the hashes known ---------------------------------------------------------------------------------------------------------------
 
@@ -495,23 +543,31 @@ await t.test('version 1: the hashes are wanted first, and each block is checked 
   test.equal(tally(await rig.getAll(B, V1)), '10 block');
 });
 
-await t.test('hashes that become known later: what came unseen is checked then, what is wrong is fetched', async (test) => {
-  const rig = await HostedRig.start(test, { tls: identity });
-  const poisoner = await startPeer(test, V1, ({ ordinal, isList }) => (ordinal === 3 && !isList ? 'wrong hash' : 'honest'), {
-    host: A,
-    cipher: 'aes-256',
-  });
-  const honest = await startPeer(test, V1, 'honest', { host: B });
-  await rig.take(poisoner, V1);
-  test.equal(await rig.get(B, V1, 3), 'WRONG');
-  test.equal(await rig.offer(B, segmentInfo(honest.port, V1)), 'ok');
-  await rig.idle();
-  test.same(honest.blocks, [3]);
-  test.equal(tally(await rig.getAll(B, V1)), '10 block');
-  const id = V1.content.segmentId(0);
-  test.equal(await rig.blocks.isVerified(id, V1_COUNT), true);
-  test.same([await rig.store.segment(`${id}/0`), await rig.store.segment(`${id}/1`)], [undefined, undefined]);
-});
+await t.test(
+  'hashes that become known later: what came unseen is checked then, what is wrong is fetched',
+  async (test) => {
+    const rig = await HostedRig.start(test, { tls: identity });
+    const poisoner = await startPeer(
+      test,
+      V1,
+      ({ ordinal, isList }) => (ordinal === 3 && !isList ? 'wrong hash' : 'honest'),
+      {
+        host: A,
+        cipher: 'aes-256',
+      },
+    );
+    const honest = await startPeer(test, V1, 'honest', { host: B });
+    await rig.take(poisoner, V1);
+    test.equal(await rig.get(B, V1, 3), 'WRONG');
+    test.equal(await rig.offer(B, segmentInfo(honest.port, V1)), 'ok');
+    await rig.idle();
+    test.same(honest.blocks, [3]);
+    test.equal(tally(await rig.getAll(B, V1)), '10 block');
+    const id = V1.content.segmentId(0);
+    test.equal((await rig.store.segment(`${id}/v`))?.blocks.length === V1_COUNT, true);
+    test.same([await rig.store.segment(`${id}/0`), await rig.store.segment(`${id}/1`)], [undefined, undefined]);
+  },
+);
 
 await t.test('with the hashes known, a batched offer is checked by them as well', async (test) => {
   const rig = await HostedRig.start(test, { tls: identity });
@@ -524,7 +580,7 @@ await t.test('with the hashes known, a batched offer is checked by them as well'
   test.same([rig.store.bytes, rig.ingests('stored')], [0, 0]);
   const honest = await startPeer(test, V1, 'honest', { host: C });
   await rig.take(honest, V1);
-  test.equal(await rig.blocks.isVerified(V1.content.segmentId(0), V1_COUNT), true);
+  test.equal((await rig.store.segment(`${V1.content.segmentId(0)}/v`))?.blocks.length === V1_COUNT, true);
 });
 
 await t.test('hashes that are no hashes of their segment are answered and not used', async (test) => {
@@ -550,12 +606,20 @@ await t.test('each version has its path, its transport and its messages', async 
   const status = async (path: string, message: Uint8Array, tls: boolean, method = 'POST'): Promise<number> =>
     (await post(tls ? rig.tlsPort : rig.port, path, message, { from: A, tls, method })).status;
   test.same(
-    [await status(V2_OFFER_PATH, v1, false), await status(V1_OFFER_PATH, v1, false), await status(V1_OFFER_PATH, v2, false)],
+    [
+      await status(V2_OFFER_PATH, v1, false),
+      await status(V1_OFFER_PATH, v1, false),
+      await status(V1_OFFER_PATH, v2, false),
+    ],
     [400, 404, 404],
     'version 1 only over HTTPS',
   );
   test.same(
-    [await status(V1_OFFER_PATH, v2, true), await status(V2_OFFER_PATH, v2, true), await status(V2_OFFER_PATH, v1, true)],
+    [
+      await status(V1_OFFER_PATH, v2, true),
+      await status(V2_OFFER_PATH, v2, true),
+      await status(V2_OFFER_PATH, v1, true),
+    ],
     [400, 404, 404],
     'version 2 only over HTTP',
   );
@@ -568,7 +632,10 @@ await t.test('each version has its path, its transport and its messages', async 
   test.equal(await status(V2_OFFER_PATH, new Uint8Array(MAX_OFFER_BYTES + 1), false), 413);
   for (const message of [new Uint8Array(0), v2.subarray(0, -1), v2.subarray(0, 16), seededBytes(1, 200)])
     test.equal(await status(V2_OFFER_PATH, message, false), 400, 'malformed');
-  const many = batched(peer.port, Array.from({ length: MAX_DESCRIPTORS + 1 }, () => descriptorOf(ONE)));
+  const many = batched(
+    peer.port,
+    Array.from({ length: MAX_DESCRIPTORS + 1 }, () => descriptorOf(ONE)),
+  );
   test.equal(await status(V2_OFFER_PATH, many, false), 400, 'more than 128');
   test.equal(await status(V2_OFFER_PATH, batched(0, descriptorsOf(ONE)), false), 400, 'port 0');
   test.same([rig.offers('accepted'), rig.offers('malformed')], [3, 10]);
@@ -588,7 +655,7 @@ await t.test('credentials: asked of version 1 before anything is read', async (t
   const basic = (text: string): string => `Basic ${Buffer.from(text).toString('base64')}`;
   const challenge = 'Basic realm="hosted cache", charset="UTF-8"';
   for (const wrong of [undefined, 'Basic', 'Bearer x', basic('anna:password'), basic('ann:pass:word'), basic('anna:')])
-    test.same(await ask(wrong), [401, challenge], wrong);
+    test.same(await ask(wrong), [401, challenge], `${wrong}`);
   test.same(await ask(basic('anna:pass:word')), [200, undefined]);
   test.equal(rig.offers('unauthorized'), 6);
   const peer = await startPeer(test, ONE, 'honest', { host: A });
@@ -608,12 +675,15 @@ await t.test('offers of this machine are answered and not fetched, unless that i
       initialOffer(peer.port, V1),
     ] as const;
     for (const offer of offers)
-      test.equal(index === 2 ? await rig.cache.offer(offer, host) : await rig.offer(from, offer), 'ok', `${host}`);
+      test.equal(index === 2 ? await rig.cache.offer(offer, host) : await rig.offer(from, offer), 'ok', host);
     await rig.idle();
     test.equal(peer.connections, 0);
   }
   test.equal(rig.offers('local'), 3 * peers.length);
-  test.equal(await rig.cache.offer({ type: 'batched-offer', port: 9, segments: descriptorsOf(V1) }, '::ffff:127.0.0.1'), 'ok');
+  test.equal(
+    await rig.cache.offer({ type: 'batched-offer', port: 9, segments: descriptorsOf(V1) }, '::ffff:127.0.0.1'),
+    'ok',
+  );
   test.equal(rig.cache.pending, 0);
 });
 
@@ -702,7 +772,8 @@ await t.test('whoever does not answer honestly gets nothing into the cache, and 
       test.same([rig.store.bytes, rig.ingests('stored'), rig.cache.pending], [0, 0, 0], 'nothing is kept');
       test.ok(rig.ingests('lied') + rig.ingests('failed') > 0, 'and it is seen');
       test.equal(await rig.get(B, of, 0), 'nothing');
-      test.ok(peer.poured < 32 * 1024 * 1024, `${peer.poured} bytes poured`);
+      // What the kernel takes of eight connections; the cache reads none of it.
+      test.ok(peer.poured < 8 * 16 * 1024 * 1024, `${peer.poured} bytes poured`);
       peer.behaviour = 'honest';
       await rig.take(peer, of);
       test.equal(tally(await rig.getAll(B, of)), `${of.content.information.blockCount} block`);
@@ -758,17 +829,20 @@ await t.test('sizes that lie', async (test) => {
     { ...v1, segmentSize: 0xffff_ffff },
     { ...v1, blockSize: 0xffff_ffff, segmentSize: 0xffff_ffff },
     { ...v1, blockSize: 1 },
+    { ...v1, blockSize: 30_000 },
     { ...v2, blockSize: 0 },
     { ...v2, segmentSize: 0 },
     { ...v2, segmentSize: V2_MAX_SEGMENT_BYTES + 1 },
     { ...v2, segmentSize: 0xffff_ffff },
     ...[0, 2, 3, 5, 255].map((hashAlgorithm) => ({ ...v1, hashAlgorithm })),
   ];
-  test.equal(await rig.offer(A, { type: 'batched-offer', port: peer.port, segments: unusable }), 'ok');
+  // One offer names a segment once.
+  for (const each of unusable)
+    test.equal(await rig.offer(A, { type: 'batched-offer', port: peer.port, segments: [each, each] }), 'ok');
   await rig.idle();
   test.same([rig.offers('unusable'), peer.connections], [unusable.length, 0]);
   // Believable, but not true.
-  for (const changes of [{ blockSize: 30_000 }, { segmentSize: v1.segmentSize - 10 }, { segmentSize: v1.segmentSize + 10 }]) {
+  for (const changes of [{ segmentSize: v1.segmentSize - 16 }, { segmentSize: v1.segmentSize + 16 }]) {
     const liar = await HostedRig.start(test);
     await liar.offer(A, { type: 'batched-offer', port: peer.port, segments: [{ ...v1, ...changes }] });
     await liar.idle();
@@ -886,10 +960,11 @@ await t.test('offers of millions of segments', async (test) => {
       const size = { blockSize: BLOCK_BYTES, segmentSize: (1 + (round % 512)) * BLOCK_BYTES };
       return { ...descriptorOf(V1), ...size, segmentId };
     });
-    test.equal(await rig.cache.offer({ type: 'batched-offer', port: peer.port, segments }, A), 'ok');
+    const answer = await rig.cache.offer({ type: 'batched-offer', port: peer.port, segments }, A);
+    if (answer !== 'ok') test.fail(answer);
     if (rig.cache.pending > 16_384 + 8) test.fail(`${rig.cache.pending} blocks in line`);
   }
-  test.ok(rig.offers('refused') > 50_000);
+  test.ok(rig.offers('refused') > 45_000, `${rig.offers('refused')} refused`);
   await until(() => peer.asked === 8, 'the first ones are asked for');
   test.ok(peer.connections <= 8, `${peer.connections} connections`);
   const other = await startPeer(test, ONE, 'honest', { host: B });
@@ -901,13 +976,14 @@ await t.test('offers of millions of segments', async (test) => {
 });
 
 await t.test('an address brings so many bytes an hour; they come back evenly', async (test) => {
-  const rig = await HostedRig.start(test, { maxBytesPerHour: 10_000, maxPerClient: 1 });
+  // A block counts for what it costs the store.
+  const rig = await HostedRig.start(test, { maxBytesPerHour: 10 * (1_000 + 1_024), maxPerClient: 1 });
   const peer = await startPeer(test, SMALL, 'honest', { host: A });
   await rig.take(peer, SMALL);
   test.same([peer.blocks.length, rig.ingests('refused'), rig.cache.pending], [10, 1, 0]);
   await rig.take(peer, SMALL);
   test.equal(peer.blocks.length, 10, 'no more now');
-  test.equal(rig.offers('refused'), 100);
+  test.equal(rig.offers('refused'), 100, 'nor is any of them looked up');
   const other = await startPeer(test, SMALL, 'honest', { host: B });
   await rig.take(other, SMALL);
   test.equal(other.blocks.length, 10, 'another address has its own');
@@ -990,7 +1066,7 @@ await t.test('a store that fails is a store that forgets', async (test) => {
 await t.test('a full cache serves no wrong byte', async (test) => {
   for (const maxBytes of [1_000, 70_000, 150_000, 400_000]) {
     const rig = await HostedRig.start(test, { maxBytes, tls: identity });
-    const contents = [V1, V2, peerContent(2, seededBytes(79, 300_000)), SMALL];
+    const contents = [V1, V2, peerContent(2, seededBytes(79, 300_000)), FEW];
     for (let round = 0; round < 2; round += 1) {
       for (const [index, of] of contents.entries()) {
         const host = [A, B, C, D][(index + round) % 4] as string;
@@ -1023,5 +1099,5 @@ await t.test('closed: what is under way ends, and nothing more is fetched', asyn
   test.equal(await rig.offerOf(peer, SMALL), 'ok');
   await turns(20);
   test.same([rig.offers('refused'), peer.blocks.length], [100, 8]);
-  test.equal(await failureOf(inTime(until(() => peer.sockets.size === 0, 'the connections end', 1_000), 'the end')), undefined);
+  await until(() => peer.sockets.size === 0, 'the connections end', 2_000);
 });

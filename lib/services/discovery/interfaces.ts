@@ -1,6 +1,7 @@
 import { BlockList, isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { PeerDistError } from '../../errors.ts';
+import { plainAddress } from '../address.ts';
 
 /** One address of this machine on a LAN, and who else is on it. */
 export interface LanInterface {
@@ -54,11 +55,6 @@ export function isOwnAddress(address: string): boolean {
     plain.startsWith('127.') ||
     Object.values(networkInterfaces()).some((entries) => entries?.some((entry) => entry.address === plain))
   );
-}
-
-/** An IPv4 address as such where it came in the clothes of IPv6. */
-function plainAddress(address: string): string {
-  return address.replace(/^::ffff:(?=\d+\.)/i, '');
 }
 
 /** True for this machine and everybody on a subnet of it. */

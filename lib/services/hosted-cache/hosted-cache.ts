@@ -5,6 +5,7 @@ import { isPeerDistError } from '../../errors.ts';
 import { ignoreObservations, type Observer } from '../../observer.ts';
 import { V1_BLOCK_BYTES, V2_MAX_SEGMENT_BYTES } from '../../protocol/pccrc/index.ts';
 import {
+  type BatchedOffer,
   MAX_OFFERED_BLOCKS,
   OFFER_HASHES,
   type OfferMessage,
@@ -72,7 +73,7 @@ export class HostedCache {
           await this.#segmentInfo(offer, from);
           return 'ok';
         default:
-          for (const segment of offer.segments) await this.#segment(segment, offer.port, from);
+          await this.#batch(offer, from);
           return 'ok';
       }
     } catch {
@@ -92,6 +93,10 @@ export class HostedCache {
   }
 
   async #initialOffer(segmentId: string, port: number, from: string): Promise<OfferResponse> {
+    if (this.#isLocal(from)) {
+      this.#observe('local');
+      return 'ok';
+    }
     const content = this.#infos.get(segmentId);
     // Hashes that have been forgotten are asked for again; blocks that have been verified stay so.
     if (content === undefined) return 'interested';
@@ -109,15 +114,19 @@ export class HostedCache {
       return this.#observe('unusable');
     }
     if (information === undefined) return this.#observe('unusable');
+    if (this.#isLocal(from)) return this.#observe('local');
     const content = new DescribedContent(information, this.#provider);
-    this.#infos.set(content.segmentId(0), content);
+    const segmentId = content.segmentId(0);
+    // HoD does not cover lengths: hashes that have stood the test stay, whoever sends the same ones with another length.
+    const isProven = await this.#blocks.hasVerified(segmentId, content.segmentFacts(0).blockCount - 1);
+    if (this.#infos.get(segmentId) === undefined || !isProven) this.#infos.set(segmentId, content);
     return this.#fetchVerified(content, port, from, toHex(contentTag));
   }
 
   async #fetchVerified(content: DescribedContent, port: number, from: string, label: string): Promise<void> {
     const segmentId = content.segmentId(0);
     const { blockCount } = content.segmentFacts(0);
-    if (this.#isLocal(from)) return this.#observe('local');
+    if (!this.#ingest.hasRoom(from)) return this.#observe('refused');
     const blocks = [...(await this.#blocks.check(content, 0))];
     if (blocks.length === 0) return this.#observe('known');
     return this.#enqueue(from, {
@@ -144,29 +153,42 @@ export class HostedCache {
     });
   }
 
+  async #batch({ segments, port }: BatchedOffer, from: string): Promise<void> {
+    const seen = new Set<string>();
+    for (const segment of segments) {
+      const segmentId = toHex(segment.segmentId);
+      if (seen.has(segmentId)) continue;
+      seen.add(segmentId);
+      await this.#segment(segmentId, segment, port, from);
+    }
+  }
+
   /** One segment of a batched offer: nobody here will be able to tell whether what comes is right. */
-  async #segment(descriptor: SegmentDescriptor, port: number, from: string): Promise<void> {
-    const { segmentSize } = descriptor;
+  async #segment(segmentId: string, descriptor: SegmentDescriptor, port: number, from: string): Promise<void> {
+    // Not the descriptor itself, which pins the whole message, goes into the line.
+    const { blockSize, segmentSize } = descriptor;
+    const label = toHex(descriptor.contentTag);
     const blockCount = blocksOf(descriptor);
     if (blockCount === undefined) return this.#observe('unusable');
     if (this.#isLocal(from)) return this.#observe('local');
-    const segmentId = toHex(descriptor.segmentId);
+    if (!this.#ingest.hasRoom(from)) return this.#observe('refused');
     const known = this.#infos.get(segmentId);
-    if (known !== undefined) return this.#fetchVerified(known, port, from, toHex(descriptor.contentTag));
+    if (known !== undefined) return this.#fetchVerified(known, port, from, label);
     const wanted = await this.#blocks.wanted(segmentId, blockCount, from);
     if (wanted === undefined) return this.#observe('known');
-    if (wanted.isReplacement) await this.#blocks.replace(segmentId, wanted, from);
-    const { candidate } = wanted;
-    const label = toHex(descriptor.contentTag);
+    // A second copy gets its place when the first block of it is here.
+    let candidate = wanted.candidate === undefined ? undefined : Promise.resolve(wanted.candidate);
     return this.#enqueue(from, {
       port,
       blocks: [...wanted.blocks],
-      name: `${segmentId}/${candidate}`,
+      name: wanted.candidate === undefined ? `${segmentId}/${from}` : segmentId,
       list: wanted.blocks.length < LIST_BLOCKS ? undefined : blockListQuestion(segmentId, blockCount),
-      isWanted: async (blockIndex) => !(await this.#blocks.has(segmentId, candidate, blockIndex)),
+      isWanted: async (blockIndex) =>
+        candidate === undefined
+          ? this.#blocks.doubts(segmentId, from)
+          : !(await this.#blocks.has(segmentId, await candidate, blockIndex)),
       question: (blockIndex) => {
-        const start = blockIndex * descriptor.blockSize;
-        const length = blockCount === 1 ? segmentSize : Math.min(descriptor.blockSize, segmentSize - start);
+        const length = blockCount === 1 ? segmentSize : Math.min(blockSize, segmentSize - blockIndex * blockSize);
         const question = sealedBlockQuestion(segmentId, blockIndex, length);
         return {
           ...question,
@@ -176,7 +198,8 @@ export class HostedCache {
             // Copied at once: the memory of the answer is used again.
             const record = packSealed(sealed);
             return async () => {
-              await this.#blocks.put(segmentId, blockIndex, record, { candidate, blockCount, from, label });
+              const place = await (candidate ??= this.#blocks.replace(segmentId, from));
+              await this.#blocks.put(segmentId, blockIndex, record, { candidate: place, blockCount, from, label });
               return length;
             };
           },
@@ -207,7 +230,8 @@ function blocksOf({ blockSize, segmentSize, hashAlgorithm }: SegmentDescriptor):
       return segmentSize <= V2_MAX_SEGMENT_BYTES ? 1 : undefined;
     case OFFER_HASHES.sha256: {
       const blockCount = Math.ceil(segmentSize / blockSize);
-      return blockSize <= V1_BLOCK_BYTES && blockCount <= MAX_OFFERED_BLOCKS ? blockCount : undefined;
+      const isUsual = blockSize === V1_BLOCK_BYTES || (blockCount === 1 && segmentSize <= V1_BLOCK_BYTES);
+      return isUsual && blockCount <= MAX_OFFERED_BLOCKS ? blockCount : undefined;
     }
     default:
       return undefined;

@@ -2,8 +2,8 @@
  * Fetches what clients have offered, behind everybody's back.
  *
  * Each address has a line of jobs, one for each segment it has offered; `#pump` goes round the addresses and gives each one question at a
- * time, up to its own limit and that of all. A question that is not answered honestly ends every job of that client: it can offer again, and
- * what came until then stays.
+ * time, up to its own limit and that of all. A question that is not answered honestly ends every job of that client: it can offer
+ * again, and what came until then stays.
  */
 import { type Clock, systemClock } from '../../clock.ts';
 import { ignoreObservations, type Observer } from '../../observer.ts';
@@ -46,11 +46,18 @@ export interface IngestJob {
   readonly question: (blockIndex: number) => Question<(() => Promise<number>) | undefined>;
 }
 
+/** Blocks in a row that do not match after which everything of a client is dropped. Policy, not protocol. */
+const MAX_MISMATCHES = 3;
+/** What a block costs the store beside its bytes; small ones must not be cheaper than they are. */
+const ENTRY_BYTES = 1_024;
+
 interface Client {
   readonly address: string;
   readonly jobs: Set<QueuedJob>;
   queued: number;
   inFlight: number;
+  /** Blocks in a row that did not match their hash. */
+  mismatches: number;
 }
 
 interface QueuedJob extends IngestJob {
@@ -65,7 +72,7 @@ export class Ingest {
   readonly #allowance: Allowance;
   /** By address, the one that was served last at the end. */
   readonly #clients = new Map<string, Client>();
-  readonly #inFlight = new Set<string>();
+  readonly #inFlight = new Map<string, Promise<void>>();
   #questions = 0;
   #queued = 0;
   #isClosed = false;
@@ -88,22 +95,27 @@ export class Ingest {
 
   /** Puts a job in line. @returns false when a limit forbids it: nothing of it is going to be fetched */
   add(address: string, job: IngestJob): boolean {
-    const { maxQueued, maxQueuedPerClient } = this.#options;
-    const client = this.#clients.get(address) ?? { address, jobs: new Set(), queued: 0, inFlight: 0 };
     const count = job.blocks.length;
-    if (
-      this.#isClosed ||
-      this.#queued + count > maxQueued ||
-      client.queued + count > maxQueuedPerClient ||
-      this.#allowance.isUsedUp(address)
-    )
-      return false;
+    if (!this.hasRoom(address, count)) return false;
+    const client = this.#clients.get(address) ?? { address, jobs: new Set(), queued: 0, inFlight: 0, mismatches: 0 };
     client.jobs.add({ ...job, state: job.list === undefined ? 'ready' : 'unlisted' });
     client.queued += count;
     this.#queued += count;
     this.#clients.set(address, client);
     this.#pump();
     return true;
+  }
+
+  /** Whether so many more blocks of one address could get in line. */
+  hasRoom(address: string, blocks = 1): boolean {
+    const { maxQueued, maxQueuedPerClient } = this.#options;
+    const queued = this.#clients.get(address)?.queued ?? 0;
+    return (
+      !this.#isClosed &&
+      this.#queued + blocks <= maxQueued &&
+      queued + blocks <= maxQueuedPerClient &&
+      !this.#allowance.isUsedUp(address)
+    );
   }
 
   /** Blocks in line and under way. */
@@ -164,7 +176,7 @@ export class Ingest {
   async #askForList(client: Client, job: QueuedJob): Promise<void> {
     const listed = await this.#ask(client, job, job.list as Question<readonly boolean[]>);
     job.state = 'ready';
-    // Dropped meanwhile.
+    // Dropped meanwhile, or not to be had.
     if (listed === undefined || !client.jobs.has(job)) return;
     const before = job.blocks.length;
     job.blocks.splice(0, before, ...job.blocks.filter((blockIndex) => listed[blockIndex] === true));
@@ -175,23 +187,28 @@ export class Ingest {
 
   async #askForBlock(client: Client, job: QueuedJob, blockIndex: number): Promise<void> {
     const name = `${job.name}:${blockIndex}`;
-    if (this.#inFlight.has(name)) return;
-    this.#inFlight.add(name);
+    // Asked of somebody else just now: where that comes to nothing, it is this one's turn.
+    for (let flight = this.#inFlight.get(name); flight !== undefined; flight = this.#inFlight.get(name)) await flight;
+    const flight = this.#fetch(client, job, blockIndex);
+    this.#inFlight.set(name, flight);
+    await flight;
+    this.#inFlight.delete(name);
+  }
+
+  /** Never rejects: a store that fails is only a store that forgets. */
+  async #fetch(client: Client, job: QueuedJob, blockIndex: number): Promise<void> {
     try {
       if (!(await job.isWanted(blockIndex))) return;
       const keep = await this.#ask(client, job, job.question(blockIndex));
-      if (keep === undefined) return;
+      if (keep === undefined || this.#isClosed) return;
       const bytes = await keep();
       this.#observer({ type: 'ingest', result: 'stored', bytes });
-      this.#allowance.use(client.address, bytes);
+      this.#allowance.use(client.address, bytes + ENTRY_BYTES);
       if (!this.#allowance.isUsedUp(client.address)) return;
       this.#observer({ type: 'ingest', result: 'refused', bytes: 0 });
       this.#drop(client, () => true);
     } catch {
-      // A store that fails is only a store that forgets.
       this.#observer({ type: 'ingest', result: 'failed', bytes: 0 });
-    } finally {
-      this.#inFlight.delete(name);
     }
   }
 
@@ -204,12 +221,16 @@ export class Ingest {
       const message = await exchange.answer;
       const answer = question.read(message);
       this.#connections.release(message);
+      client.mismatches = 0;
       if (answer === undefined) this.#observer({ type: 'ingest', result: 'absent', bytes: 0 });
       return answer;
     } catch (error) {
       const failure = error instanceof PeerError ? error.failure : 'failed';
       if (failure !== 'cancelled') this.#observer({ type: 'ingest', result: failure, bytes: 0 });
-      this.#drop(client, ({ port }) => port === job.port);
+      const isMismatch = error instanceof PeerError && error.isMismatch;
+      if (isMismatch) client.mismatches += 1;
+      // One wrong block can be the fault of who said what the segment is like: no hash covers its length.
+      if (!isMismatch || client.mismatches >= MAX_MISMATCHES) this.#drop(client, ({ port }) => port === job.port);
       return undefined;
     } finally {
       cancel();

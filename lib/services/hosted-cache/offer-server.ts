@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { isIP } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import { isPeerDistError } from '../../errors.ts';
 import { ignoreObservations, type Observer } from '../../observer.ts';
@@ -10,6 +11,7 @@ import {
   V1_OFFER_PATH,
   V2_OFFER_PATH,
 } from '../../protocol/pchc/index.ts';
+import { plainAddress } from '../address.ts';
 import { readBody } from '../http-body.ts';
 import type { HostedCache } from './hosted-cache.ts';
 
@@ -42,11 +44,14 @@ export class OfferServer {
   handle(request: IncomingMessage, response: ServerResponse): boolean {
     const version = request.socket instanceof TLSSocket ? 1 : 2;
     if (!isPath(request.url, version === 1 ? V1_OFFER_PATH : V2_OFFER_PATH)) return false;
-    void this.#serve(request, response, version).catch(() => response.destroy());
+    // Read before anything is waited for: of a connection that has ended nobody can tell any more, and an offer of nobody means this machine.
+    const from = plainAddress(request.socket.remoteAddress ?? '');
+    if (isIP(from) === 0) request.destroy();
+    else void this.#serve(request, response, version, from).catch(() => response.destroy());
     return true;
   }
 
-  async #serve(request: IncomingMessage, response: ServerResponse, version: 1 | 2): Promise<void> {
+  async #serve(request: IncomingMessage, response: ServerResponse, version: 1 | 2, from: string): Promise<void> {
     if (request.method !== 'POST') return this.#refuse(request, response, 405);
     const challenge = version === 1 ? await this.#authenticate?.(request) : undefined;
     if (challenge !== undefined) {
@@ -60,7 +65,7 @@ export class OfferServer {
     try {
       const offer = decodeOffer(body);
       if (OFFER_VERSIONS[offer.type] !== version) return this.#refuse(request, response, 400);
-      const answer = encodeOfferResponse(await this.#cache.offer(offer, plain(request.socket.remoteAddress)));
+      const answer = encodeOfferResponse(await this.#cache.offer(offer, from));
       response
         .writeHead(200, { 'content-length': answer.byteLength, 'content-type': 'application/octet-stream' })
         .end(answer);
@@ -83,9 +88,4 @@ function isPath(target: string | undefined, path: string): boolean {
   const wanted = path.toUpperCase();
   const given = target?.toUpperCase();
   return given === wanted || given === wanted.slice(0, -1);
-}
-
-/** An IPv4 address as such: candidates of a segment are told apart by address. */
-function plain(address = ''): string {
-  return address.replace(/^::ffff:(?=\d+\.)/i, '');
 }

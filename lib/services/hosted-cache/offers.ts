@@ -12,6 +12,7 @@ import {
   type SegmentDescriptor,
   V2_OFFER_PATH,
 } from '../../protocol/pchc/index.ts';
+import { plainAddress } from '../address.ts';
 import type { DescribedContent } from '../described-content.ts';
 import { PeerConnections } from '../peers/exchange.ts';
 import { CacheList } from './cache-list.ts';
@@ -60,6 +61,8 @@ export class Offers {
   readonly #addresses = new Set<string>();
   #cancelTimer: (() => void) | undefined;
   #isSending = false;
+  /** Nobody took the last offer: the next one waits for its time. */
+  #isRefused = false;
   #isClosed = false;
 
   constructor({ caches, port, observer = ignoreObservations, clock = systemClock }: OffersOptions) {
@@ -73,7 +76,7 @@ export class Offers {
 
   /** True for the address of a hosted cache: it may fetch what it has been offered. */
   isCache(address: string): boolean {
-    return this.#addresses.has(address.replace(/^::ffff:(?=\d+\.)/i, ''));
+    return this.#addresses.has(plainAddress(address));
   }
 
   /** A block from the origin is in the store. */
@@ -97,7 +100,7 @@ export class Offers {
     waiting.newBlocks += 1;
     waiting.lastAt = this.#clock.now();
     this.#wait(segmentId, waiting);
-    if (this.#waiting.size >= MAX_DESCRIPTORS) void this.#send();
+    if (this.#waiting.size >= MAX_DESCRIPTORS && !this.#isRefused) void this.#send();
     else this.#sendLater(GATHER_MS);
   }
 
@@ -131,6 +134,7 @@ export class Offers {
       for (const [segmentId, waiting] of due) if (!this.#waiting.has(segmentId)) this.#wait(segmentId, waiting);
     }
     this.#isSending = false;
+    this.#isRefused = !isTaken;
     if (this.#waiting.size > 0) this.#sendLater(isTaken ? GATHER_MS : RETRY_MS);
   }
 

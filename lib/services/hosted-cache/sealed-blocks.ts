@@ -6,13 +6,14 @@
  * where it lacks a block. A second candidate is taken only of an address that was given the first one, and comes back to offer its own:
  * what it got did not verify.
  */
+import { setImmediate } from 'node:timers/promises';
 import { type Clock, systemClock } from '../../clock.ts';
 import { type CipherName, encryptBlock } from '../../crypto/index.ts';
 import type { ContentBlock } from '../../protocol/pccrc/index.ts';
 import { blockKey, type BlockStore, type HeldSegment, type MaybePromise, placeOf } from '../../stores/index.ts';
 import type { DescribedContent } from '../described-content.ts';
 import type { Holdings, SegmentHoldings } from '../holdings.ts';
-import { packSealed, type SealedBlock, unpackSealed, unseal } from '../sealed-block.ts';
+import { isSealedLength, packSealed, type SealedBlock, unpackSealed, unseal } from '../sealed-block.ts';
 import { FetchLog } from './fetch-log.ts';
 
 type PlaceName = 'v' | '0' | '1';
@@ -24,11 +25,10 @@ interface Place {
 
 /** What is to be fetched of a segment that was offered. */
 export interface Wanted {
-  readonly candidate: '0' | '1';
+  /** Where it belongs; undefined for another copy of what is held, see {@link SealedBlocks.replace}. */
+  readonly candidate?: '0' | '1';
   /** Indexes of blocks. */
   readonly blocks: readonly number[];
-  /** They are to take the place of others: see {@link SealedBlocks.replace}. */
-  readonly isReplacement: boolean;
 }
 
 /** Cipher of blocks that come here as plain bytes. */
@@ -54,34 +54,34 @@ export class SealedBlocks implements Holdings {
   async wanted(segmentId: string, blockCount: number, address: string): Promise<Wanted | undefined> {
     const places = await this.#places(segmentId);
     const missing = absent(blockCount, places);
-    const candidates = places.filter(({ name }) => name !== 'v');
-    const [served] = candidates;
-    if (missing.length > 0)
-      return { candidate: served?.name === '1' ? '1' : '0', blocks: missing, isReplacement: false };
+    const served = places.find(({ name }) => name !== 'v');
+    if (missing.length > 0) return { candidate: served?.name === '1' ? '1' : '0', blocks: missing };
     // Complete. Of what has been verified nobody needs another copy.
     const unverified = absent(
       blockCount,
       places.filter(({ name }) => name === 'v'),
     );
     if (unverified.length === 0 || !this.#fetches.has(segmentId, address)) return undefined;
-    const own = candidates.find(({ held }) => held.from === address);
-    const oldest = candidates.length > 1 ? candidates.at(-1) : undefined;
-    const candidate = ((own ?? oldest)?.name ?? other(served)) as '0' | '1';
-    return { candidate, blocks: unverified, isReplacement: true };
+    return { blocks: unverified };
   }
 
-  /** The address's own copy of a complete segment begins to come: what lay in its place goes. */
-  async replace(segmentId: string, { candidate }: Wanted, address: string): Promise<void> {
+  /** Whether the address still has something to say about what it was given. */
+  doubts(segmentId: string, address: string): boolean {
+    return this.#fetches.has(segmentId, address);
+  }
+
+  /**
+   * The address's own copy of a complete segment begins to come. It goes where the one that is served does not lie, which stays until the new
+   * one is here; what lay there goes.
+   */
+  async replace(segmentId: string, address: string): Promise<'0' | '1'> {
     this.#fetches.forget(segmentId, address);
+    const served = (await this.#places(segmentId)).find(({ name }) => name !== 'v');
+    const candidate = served?.name === '0' ? '1' : '0';
     const held = await this.#store.segment(placeId(segmentId, candidate));
     // A view that changes as they go.
     for (const blockIndex of (held?.blocks ?? []).slice()) await this.#delete(segmentId, candidate, blockIndex);
-  }
-
-  /** Whether all blocks are held and were verified. */
-  async isVerified(segmentId: string, blockCount: number): Promise<boolean> {
-    const held = await this.#store.segment(placeId(segmentId, 'v'));
-    return held !== undefined && held.blocks.length >= blockCount;
+    return candidate;
   }
 
   /** Whether a block is held that was verified. */
@@ -108,6 +108,10 @@ export class SealedBlocks implements Holdings {
     const { candidate, blockCount, from, label } = place;
     const key = blockKey(placeId(segmentId, candidate), blockIndex);
     await this.#store.set(key, record, label, { blockCount, from });
+    // Two copies of one address are no second opinion.
+    const twin = candidate === '0' ? '1' : '0';
+    const held = await this.#store.segment(placeId(segmentId, twin));
+    if (held?.from === from) await this.#delete(segmentId, twin, blockIndex);
   }
 
   /** Keeps a block that has been verified, encrypted; copies that were not go. */
@@ -132,7 +136,8 @@ export class SealedBlocks implements Holdings {
       const { name } = place;
       const bytes = unseal(content, block, sealed);
       if (bytes === undefined) {
-        await this.#delete(segmentId, name, block.blockIndex);
+        // HoD does not cover lengths: content information that lies about the last one must not cost a good block.
+        if (isSealedLength(sealed, block.length)) await this.#delete(segmentId, name, block.blockIndex);
         continue;
       }
       // Encrypted anew: it may have come in the clear, or under the key that only Microsoft's test peers take.
@@ -148,11 +153,18 @@ export class SealedBlocks implements Holdings {
   async check(content: DescribedContent, segment: number): Promise<readonly number[]> {
     const { blockCount } = content.segmentFacts(segment);
     const segmentId = content.segmentId(segment);
-    const first = content.ordinals(content.information.segmentRange(segment)).first;
+    const places = await this.#places(segmentId);
+    const unverified = absent(
+      blockCount,
+      places.filter(({ name }) => name === 'v'),
+    );
+    if (places.every(({ name }) => name === 'v')) return unverified;
+    const { first } = content.ordinals(content.information.segmentRange(segment));
     const missing: number[] = [];
-    for (let blockIndex = 0; blockIndex < blockCount; blockIndex += 1) {
-      if (await this.hasVerified(segmentId, blockIndex)) continue;
+    for (const [count, blockIndex] of unverified.entries()) {
       if ((await this.open(content, content.block(first + blockIndex))) === undefined) missing.push(blockIndex);
+      // Each costs a decryption and a hash: others have their turn in between.
+      if (count % CHECKED_AT_A_TIME === CHECKED_AT_A_TIME - 1) await setImmediate();
     }
     return missing;
   }
@@ -185,7 +197,7 @@ export class SealedBlocks implements Holdings {
   #places(segmentId: string): MaybePromise<Place[]> {
     const found = PLACES.map((name) => this.#store.segment(placeId(segmentId, name)));
     return found.some((each) => each instanceof Promise)
-      ? Promise.all(found).then(inOrder)
+      ? Promise.all(found.map(async (each) => each)).then(inOrder)
       : inOrder(found as (HeldSegment | undefined)[]);
   }
 
@@ -212,6 +224,8 @@ function inOrder(found: readonly (HeldSegment | undefined)[]): Place[] {
   return places;
 }
 
+/** Copies that are opened without a break. Policy, not protocol. */
+const CHECKED_AT_A_TIME = 16;
 /** Label of what a copy that was here already has become. */
 const VERIFIED_LABEL = 'verified';
 
@@ -228,8 +242,4 @@ function absent(blockCount: number, places: readonly Place[]): number[] {
     if (!isHeld) missing.push(blockIndex);
   }
   return missing;
-}
-
-function other(served: Place | undefined): '0' | '1' {
-  return served?.name === '0' ? '1' : '0';
 }

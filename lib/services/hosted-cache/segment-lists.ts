@@ -28,6 +28,8 @@ interface Entry {
   readonly at: number;
   readonly news: Promise<void>;
   holder: Holder | undefined;
+  /** When that was said. */
+  heldAt: number;
   isAnswered: boolean;
 }
 
@@ -47,7 +49,7 @@ export class SegmentLists implements PeerFinder {
 
   holders(segmentId: string): readonly Holder[] {
     const entry = this.#segments.get(segmentId);
-    return entry?.holder === undefined || this.#ageOf(entry) > AGE_MS ? [] : [entry.holder];
+    return entry?.holder === undefined || this.#clock.now() - entry.heldAt > AGE_MS ? [] : [entry.holder];
   }
 
   awaited(segmentId: string): Promise<void> | undefined {
@@ -77,8 +79,8 @@ export class SegmentLists implements PeerFinder {
     });
     for (const id of segmentIds) {
       // What was known stays good until the answer is here.
-      const { holder } = this.#segments.get(id) ?? {};
-      const entry: Entry = { at: this.#clock.now(), news, holder, isAnswered: false };
+      const { holder, heldAt = 0 } = this.#segments.get(id) ?? {};
+      const entry: Entry = { at: this.#clock.now(), news, holder, heldAt, isAnswered: false };
       entries.set(id, entry);
       this.#segments.delete(id);
       this.#segments.set(id, entry);
@@ -96,7 +98,9 @@ export class SegmentLists implements PeerFinder {
         // A version 2 segment is one block; of a version 1 segment the list of blocks tells.
         const holder: Holder | undefined =
           listed[index] === true ? { peer: cache, blocks: version === 2 ? 'all' : 0 } : undefined;
-        (entries.get(id) as Entry).holder = holder;
+        const entry = entries.get(id) as Entry;
+        entry.holder = holder;
+        entry.heldAt = this.#clock.now();
       });
       missing = missing.filter((_, index) => listed[index] !== true);
       if (missing.length === 0) return;

@@ -18,10 +18,21 @@ export interface Exchange {
 /** A peer did not answer as it should. */
 export class PeerError extends PeerDistError {
   readonly failure: PeerFailure;
+  /** The message was in order and only the block in it is not the one described. */
+  readonly isMismatch: boolean = false;
 
   constructor(failure: PeerFailure, message: string, cause?: unknown) {
     super('ERR_PEERDIST_PEER_FAILED', message, { cause });
     this.failure = failure;
+  }
+}
+
+/** A peer has sent another block than the one described. */
+export class MismatchError extends PeerError {
+  override readonly isMismatch = true;
+
+  constructor() {
+    super('lied', 'the block does not match its hash');
   }
 }
 
@@ -51,10 +62,14 @@ export class PeerConnections {
   /** By peer, the one used last at the end. */
   readonly #idle = new Map<string, Connection[]>();
   readonly #scratch = new Scratch();
+  readonly #open = new Set<Question>();
 
   /** Posts a message. As many connections as there are questions at a time. */
   post(peer: PeerAddress, message: Uint8Array, maxBytes: number, path: string = RETRIEVAL_PATH): Exchange {
     const question = new Question(peer, this, { message, maxBytes, path });
+    this.#open.add(question);
+    const settled = (): void => void this.#open.delete(question);
+    question.answer.then(settled, settled);
     return { answer: question.answer, cancel: (reason) => question.end(reason, `the question was ended: ${reason}`) };
   }
 
@@ -82,7 +97,9 @@ export class PeerConnections {
     if (this.#idle.size > MAX_PEERS) this.#forget(this.#idle.keys().next().value as string);
   }
 
+  /** Ends everything under way. */
   close(): void {
+    for (const question of this.#open) question.end('cancelled', 'the connections were closed');
     for (const name of this.#idle.keys()) this.#forget(name);
   }
 

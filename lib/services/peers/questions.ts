@@ -14,7 +14,7 @@ import {
 import { isPeerDistError } from '../../errors.ts';
 import type { DescribedContent } from '../described-content.ts';
 import { isSealedLength, type SealedBlock, unseal } from '../sealed-block.ts';
-import { PeerError } from './exchange.ts';
+import { MismatchError, PeerError } from './exchange.ts';
 
 /** Asked for, though every peer chooses for itself (2.2.3). */
 const PREFERRED_CIPHER: CipherName = 'aes-128';
@@ -38,7 +38,7 @@ export function blockQuestion(content: DescribedContent, block: ContentBlock): Q
       const message = readBlock(sealed, answer);
       if (message === undefined) return undefined;
       const bytes = unseal(content, block, message);
-      if (bytes === undefined) throw lie('the block does not match its hash');
+      if (bytes === undefined) throw new MismatchError();
       return bytes;
     },
   };
