@@ -175,7 +175,7 @@ class Service {
     const lines = (): string[] => program.lines.filter((line) => line.startsWith('listening on '));
     await until(() => hasEnded || lines().length === listeners, `${args[1]} listens`, 20_000);
     if (hasEnded) throw new Error(`${args.join(' ')}: ${program.stderr}`);
-    const ports = lines().map((line) => Number(/:(\d+)(?: \(\w+\))?$/.exec(line)?.[1]));
+    const ports = lines().map((line) => Number(/:(\d+)(?: \([\w ]+\))?$/.exec(line)?.[1]));
     return new Service(test, machine, program, ports);
   }
 
@@ -206,13 +206,14 @@ async function stage(
   network: Network,
   origin: Service,
   { family, version }: Pick<Case, 'family' | 'version'>,
+  more: readonly string[] = [],
 ): Promise<Stage> {
   const { hq } = network;
   for (const machine of network.machines) machine.speak(family);
   const secret = join(directory, 'secret');
   const upstream = `http://127.0.0.1:${origin.port}`;
   const admin = ['--admin', '127.0.0.1:0'];
-  const own = ['--listen', '127.0.0.1:0', ...admin, '--content-info', String(version)];
+  const own = ['--listen', '127.0.0.1:0', ...admin, '--content-info', String(version), ...more];
   const [reverse, a, b, c] = await Promise.all([
     Service.start(
       test,
@@ -376,6 +377,54 @@ async function interrupt(test: Test, all: Stage, { end, heldByC }: Interruption)
   test.same(exchanges.map(more), [1, 0, 0], 'one exchange');
 }
 
+/** A hosted cache on C, on the ports it has by default; what A gets from head office B gets from there. */
+async function throughHostedCache(
+  test: Test,
+  network: Network,
+  origin: Service,
+  { family, version }: Pick<Case, 'family' | 'version'>,
+): Promise<void> {
+  const state = join(directory, `state-${family}`);
+  for (const machine of network.machines) machine.speak(family);
+  const hosted = await Service.start(
+    test,
+    network.c,
+    3,
+    COMMAND,
+    'hosted',
+    '--admin',
+    '127.0.0.1:0',
+    '--state-dir',
+    state,
+    // Half of it is what one client may bring in an hour.
+    '--cache-size',
+    '256MiB',
+  );
+  test.equal(hosted.port, 80, 'where Windows looks for it');
+  const all = await stage(test, network, origin, { family, version }, ['--hosted-cache', network.c.host(family)]);
+  const { a, b } = all;
+  const sent = await all.originBytes('shared');
+  await download(test, all, a, 'shared');
+  const ingested = async (): Promise<void> => {
+    while ((await hosted.metrics())('ingested_bytes_total') < SIZE);
+  };
+  await inTime(ingested(), 'the hosted cache has fetched it from A', 20_000);
+  test.equal((await all.originBytes('shared')) - sent, SIZE, 'the origin has sent it once');
+  await download(test, all, b, 'shared');
+  const metric = await b.metrics();
+  const cached = metric('delivered_bytes_total{source="hosted_cache"}');
+  test.ok(cached >= 0.99 * SIZE, `B got ${cached} bytes from the hosted cache`);
+  test.same(
+    ['discovery_messages_total{message="probe_sent"}', 'delivered_bytes_total{source="peer"}'].map(metric),
+    [0, 0],
+    'and nobody else was asked',
+  );
+  const blocks = (await hosted.metrics())('ingest_requests_total{result="stored"}');
+  const accepted = (await hosted.metrics())('offers_total{result="accepted"}');
+  if (version === 1) test.equal(blocks, SIZE / (64 * 1024), 'each block was fetched once');
+  else test.equal(blocks, accepted, 'each segment was fetched once');
+}
+
 await t.test('three branches find each other', { skip: impossible() }, async (suite) => {
   const network = new Network(`pd${process.pid}`);
   const remove = (): void => network.remove();
@@ -395,5 +444,14 @@ await t.test('three branches find each other', { skip: impossible() }, async (su
       await share(test, all, order);
       if (interruption !== undefined) await interrupt(test, all, interruption);
     });
+  }
+
+  for (const { family, version } of [
+    { family: 4, version: 1 },
+    { family: 6, version: 2 },
+  ] as const) {
+    await suite.test(`a hosted cache, IPv${family}, version ${version}`, (test) =>
+      throughHostedCache(test, network, origin, { family, version }),
+    );
   }
 });
