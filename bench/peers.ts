@@ -47,8 +47,17 @@ async function download({ content, bytes }: PeerContent, peers: readonly Running
   if (received !== bytes.byteLength) throw new Error(`received ${received}`);
 }
 
-/** The smallest client: posts for the same blocks over as many connections, decrypts and hashes, and does nothing else. */
-export async function minimalDownload({ content }: PeerContent, { port }: Running, isBare = false): Promise<void> {
+/**
+ * The smallest client: posts for the same blocks over as many connections, decrypts and hashes, and does nothing else.
+ *
+ * @param isBare neither decrypts nor hashes
+ */
+export async function minimalDownload(
+  { content }: PeerContent,
+  { port }: Running,
+  isBare = false,
+  keep?: (ordinal: number, block: Buffer) => void,
+): Promise<void> {
   const agent = new Agent({ keepAlive: true, maxSockets: CONNECTIONS });
   const count = content.information.blockCount;
   let next = 0;
@@ -68,7 +77,10 @@ export async function minimalDownload({ content }: PeerContent, { port }: Runnin
           const chunks: Buffer[] = [];
           response.on('data', (chunk: Buffer) => chunks.push(chunk));
           response.once('end', () => {
-            if (isBare) return resolve();
+            if (isBare) {
+              keep?.(ordinal, Buffer.concat(chunks));
+              return resolve();
+            }
             const answer = decodeResponse(Buffer.concat(chunks));
             if (answer.type !== 'block') return reject(new Error(answer.type));
             const secret = content.information.segmentSecret(block.segment);

@@ -8,12 +8,17 @@ export interface SegmentHoldings {
   /** When the first one came, milliseconds since 1970. */
   readonly since: number;
   /** One of them; undefined where it has gone meanwhile. @param address who asks */
-  block(blockIndex: number, address: string): MaybePromise<EncryptedBlock | undefined>;
+  block(blockIndex: number, address: string): MaybePromise<EncryptedBlock | ReadyAnswer | undefined>;
 }
 
 /** A block as it goes over the wire. */
 export interface EncryptedBlock extends Encrypted {
   readonly cipher: CipherName;
+}
+
+/** A block in the whole message that answers for it, as if it were the last one held of its segment. */
+export interface ReadyAnswer {
+  readonly answer: Uint8Array;
 }
 
 /** What a {@link RetrievalServer} gives away, by segment ID in lower-case hexadecimal. */

@@ -18,12 +18,13 @@ import {
   namedBlocks,
   rangesOf,
   RETRIEVAL_PATH,
+  withNextBlock,
 } from '../protocol/pccrr/index.ts';
-import { placeOf } from '../stores/index.ts';
+import { type MaybePromise, placeOf } from '../stores/index.ts';
 import { endTogether } from '../streams/index.ts';
 import { plainAddress } from './address.ts';
 import { readBody } from './http-body.ts';
-import type { EncryptedBlock, Holdings, SegmentHoldings } from './holdings.ts';
+import type { Holdings, SegmentHoldings } from './holdings.ts';
 
 export interface RetrievalServerOptions {
   /** What there is to give: `openHoldings` of a block store, or the `SealedBlocks` of a hosted cache. */
@@ -158,8 +159,9 @@ export class RetrievalServer {
       });
       // One block is all that may wait for a slow reader; the upload timer ends its patience.
       response.cork();
-      for (const piece of pieces.slice(0, -1)) response.write(piece);
-      endTogether(response, pieces.at(-1));
+      const last = pieces.length - 1;
+      for (let at = 0; at < last; at += 1) response.write(pieces[at]);
+      endTogether(response, pieces[last]);
       this.#observer({ type: 'upload', result, bytes });
     } catch (error) {
       if (isPeerDistError(error, 'ERR_PEERDIST_MALFORMED_MESSAGE')) this.#refuse(request, response, 400);
@@ -195,9 +197,12 @@ export class RetrievalServer {
       (least, { index, count }) => (count > 0 ? Math.min(least, index) : least),
       Infinity,
     );
-    const segment = isBusy ? undefined : await this.#segment(id);
+    // Not awaited where they are at hand: this is done thousands of times a second.
+    const found = isBusy ? undefined : this.#segment(id);
+    const segment = found instanceof Promise ? await found : found;
     const isHeld = segment !== undefined && segment.blocks[placeOf(segment.blocks, blockIndex)] === blockIndex;
-    const block = isHeld ? await encryptedBlock(segment, blockIndex, address) : undefined;
+    const given = isHeld ? orNothing(() => segment.block(blockIndex, address)) : undefined;
+    const block = given instanceof Promise ? await given : given;
     const place = {
       type: 'block',
       segmentId,
@@ -208,6 +213,7 @@ export class RetrievalServer {
       const pieces = encodeBlock({ ...place, cipher: 'aes-128', iv: NO_BYTES });
       return { pieces, result: isBusy ? 'busy' : 'absent', bytes: 0 };
     }
+    if ('answer' in block) return readyAnswer(block.answer, place.nextBlockIndex);
     const { cipher, pieces, iv } = block;
     const bytes = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
     return { pieces: encodeBlock({ ...place, cipher, iv }, pieces), result: 'block', bytes };
@@ -232,24 +238,22 @@ export class RetrievalServer {
     return { pieces: [message], result: isBusy ? 'busy' : 'list', bytes: 0 };
   }
 
-  /** A store that fails is a store that has nothing. */
-  async #segment(segmentId: string): Promise<SegmentHoldings | undefined> {
-    try {
-      return await this.#holdings.segment(segmentId);
-    } catch {
-      return undefined;
-    }
+  #segment(segmentId: string): MaybePromise<SegmentHoldings | undefined> {
+    return orNothing(() => this.#holdings.segment(segmentId));
   }
 }
 
-/** A block that cannot be had after all is not held. */
-async function encryptedBlock(
-  segment: SegmentHoldings,
-  blockIndex: number,
-  address: string,
-): Promise<EncryptedBlock | undefined> {
+/** An answer that lies ready, told which block is next. */
+function readyAnswer(answer: Uint8Array, nextBlockIndex: number): Answer {
+  const { pieces, dataBytes } = withNextBlock(answer, nextBlockIndex);
+  return { pieces, result: 'block', bytes: dataBytes };
+}
+
+/** A store that fails is a store that has nothing, and so is a block that cannot be encrypted. */
+function orNothing<T>(act: () => MaybePromise<T | undefined>): MaybePromise<T | undefined> {
   try {
-    return await segment.block(blockIndex, address);
+    const value = act();
+    return value instanceof Promise ? value.catch(() => undefined) : value;
   } catch {
     return undefined;
   }

@@ -1,6 +1,8 @@
 /** Blocks as they go over the wire, for those who keep them so and for those who open them. */
 import { CIPHER_BLOCK_BYTES, type CipherName, decryptBlock, encryptedLength } from '../crypto/index.ts';
+import { fromHex } from '../bytes/index.ts';
 import type { ContentBlock } from '../protocol/pccrc/index.ts';
+import { decodeResponse, encodeBlock } from '../protocol/pccrr/index.ts';
 import type { DescribedContent } from './described-content.ts';
 
 /** One block, encrypted under a key that only those know who hold its content information. */
@@ -30,27 +32,21 @@ export function unseal(content: DescribedContent, block: ContentBlock, sealed: S
   return others !== undefined && content.verify(block, others) ? others : undefined;
 }
 
-/** Lengths of cipher and vector, vector, data. */
-const RECORD_HEAD_BYTES = 2;
-const CIPHERS: readonly CipherName[] = ['none', 'aes-128', 'aes-192', 'aes-256'];
-
-/** A sealed block as a store keeps it. In memory of its own. */
-export function packSealed({
-  cipher,
-  iv,
-  data,
-}: {
-  readonly cipher: CipherName;
-  readonly iv: Uint8Array;
-  readonly data: Uint8Array | readonly Uint8Array[];
-}): Uint8Array {
-  const pieces = data instanceof Uint8Array ? [data] : data;
-  const length = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
-  const record = Buffer.allocUnsafeSlow(RECORD_HEAD_BYTES + iv.byteLength + length);
-  record[0] = CIPHERS.indexOf(cipher);
-  record[1] = iv.byteLength;
-  record.set(iv, RECORD_HEAD_BYTES);
-  let at = RECORD_HEAD_BYTES + iv.byteLength;
+/**
+ * A sealed block as a store keeps it: the answer that gives it away, ready to be sent (MSG_BLK, MS-PCCRR 2.2.5.3).
+ *
+ * @param data encrypted, in pieces
+ * @returns memory of its own
+ */
+export function packSealed(
+  place: { readonly segmentId: string; readonly blockIndex: number },
+  { cipher, iv, data }: { readonly cipher: CipherName; readonly iv: Uint8Array; readonly data: readonly Uint8Array[] },
+): Uint8Array {
+  const segmentId = fromHex(place.segmentId);
+  const { blockIndex } = place;
+  const pieces = encodeBlock({ type: 'block', segmentId, blockIndex, nextBlockIndex: 0, cipher, iv }, data);
+  const record = Buffer.allocUnsafeSlow(pieces.reduce((sum, piece) => sum + piece.byteLength, 0));
+  let at = 0;
   for (const piece of pieces) {
     record.set(piece, at);
     at += piece.byteLength;
@@ -58,10 +54,12 @@ export function packSealed({
   return record;
 }
 
-/** What {@link packSealed} has packed, as views; undefined for anything else. */
+/** What lies in a store as a sealed block, as views; undefined for anything else. */
 export function unpackSealed(record: Uint8Array): SealedBlock | undefined {
-  const cipher = CIPHERS[record[0] ?? -1];
-  const ivEnd = RECORD_HEAD_BYTES + (record[1] ?? 0);
-  if (cipher === undefined || ivEnd > record.byteLength) return undefined;
-  return { cipher, iv: record.subarray(RECORD_HEAD_BYTES, ivEnd), data: record.subarray(ivEnd) };
+  try {
+    const message = decodeResponse(record);
+    return message.type === 'block' ? message : undefined;
+  } catch {
+    return undefined;
+  }
 }

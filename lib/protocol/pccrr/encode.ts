@@ -83,6 +83,26 @@ export function encodeBlock(
   return [bytes.subarray(0, end), ...data, bytes.subarray(end)];
 }
 
+/**
+ * A block response as {@link encodeBlock} has made it, saying another block is next.
+ *
+ * @param answer in one piece, which is not changed, and of which what is returned are views
+ * @returns what goes over the wire, and how much of it is the block
+ */
+export function withNextBlock(
+  answer: Uint8Array,
+  nextBlockIndex: number,
+): { readonly pieces: readonly Uint8Array[]; readonly dataBytes: number } {
+  const view = new DataView(answer.buffer, answer.byteOffset, answer.byteLength);
+  const idAt = TRANSPORT_HEADER_BYTES + HEADER_BYTES;
+  const nextAt = idAt + sizedBytes(view.getUint32(idAt)) + 4;
+  const dataBytes = view.getUint32(nextAt + 4);
+  if (view.getUint32(nextAt) === nextBlockIndex) return { pieces: [answer], dataBytes };
+  const head = Uint8Array.from(answer.subarray(0, nextAt + 4));
+  new DataView(head.buffer).setUint32(nextAt, nextBlockIndex);
+  return { pieces: [head, answer.subarray(nextAt + 4)], dataBytes };
+}
+
 function requestBodyBytes(message: RequestMessage): number {
   switch (message.type) {
     case 'negotiation-request':

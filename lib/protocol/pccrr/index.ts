@@ -10,7 +10,7 @@ export {
   RETRIEVAL_PORT,
 } from './constants.ts';
 export { decodeRequest, decodeResponse } from './decode.ts';
-export { encodeBlock, encodeRequest, encodeResponse } from './encode.ts';
+export { encodeBlock, encodeRequest, encodeResponse, withNextBlock } from './encode.ts';
 export type {
   BlockList as BlockListMessage,
   BlockMessage,

@@ -196,7 +196,7 @@ export class HostedCache {
             const sealed = question.read(answer);
             if (sealed === undefined) return undefined;
             // Copied at once: the memory of the answer is used again.
-            const record = packSealed(sealed);
+            const record = packSealed({ segmentId, blockIndex }, { ...sealed, data: [sealed.data] });
             return async () => {
               const place = await (candidate ??= this.#blocks.replace(segmentId, from));
               await this.#blocks.put(segmentId, blockIndex, record, { candidate: place, blockCount, from, label });

@@ -12,8 +12,8 @@ import { type CipherName, encryptBlock } from '../../crypto/index.ts';
 import type { ContentBlock } from '../../protocol/pccrc/index.ts';
 import { blockKey, type BlockStore, type HeldSegment, type MaybePromise, placeOf } from '../../stores/index.ts';
 import type { DescribedContent } from '../described-content.ts';
-import type { Holdings, SegmentHoldings } from '../holdings.ts';
-import { isSealedLength, packSealed, type SealedBlock, unpackSealed, unseal } from '../sealed-block.ts';
+import type { Holdings, ReadyAnswer, SegmentHoldings } from '../holdings.ts';
+import { isSealedLength, packSealed, unpackSealed, unseal } from '../sealed-block.ts';
 import { FetchLog } from './fetch-log.ts';
 
 type PlaceName = 'v' | '0' | '1';
@@ -122,7 +122,7 @@ export class SealedBlocks implements Holdings {
     { secret, blockCount }: { readonly secret: Uint8Array; readonly blockCount: number },
   ): Promise<void> {
     const { pieces, iv } = encryptBlock(CIPHER, secret, bytes);
-    const record = packSealed({ cipher: CIPHER, iv, data: pieces });
+    const record = packSealed({ segmentId, blockIndex }, { cipher: CIPHER, iv, data: pieces });
     await this.#store.set(blockKey(placeId(segmentId, 'v'), blockIndex), record, label, { blockCount });
     for (const candidate of ['0', '1'] as const) await this.#delete(segmentId, candidate, blockIndex);
   }
@@ -131,7 +131,8 @@ export class SealedBlocks implements Holdings {
   async open(content: DescribedContent, block: ContentBlock): Promise<Uint8Array | undefined> {
     const segmentId = content.segmentId(block.segment);
     for (const place of await this.#places(segmentId)) {
-      const sealed = await this.#copy(segmentId, place, block.blockIndex);
+      const record = await this.#record(segmentId, place, block.blockIndex);
+      const sealed = record && unpackSealed(record);
       if (sealed === undefined) continue;
       const { name } = place;
       const bytes = unseal(content, block, sealed);
@@ -181,16 +182,25 @@ export class SealedBlocks implements Holdings {
     return {
       blocks: others.length === 0 ? blocks : blocks.toSorted((a, b) => a - b),
       since: Math.min(...all.map(({ held }) => held.since)),
-      block: async (blockIndex, address) => {
-        for (const place of all) {
-          const sealed = await this.#copy(segmentId, place, blockIndex);
-          if (sealed === undefined) continue;
-          if (place.name !== 'v') this.#fetches.note(segmentId, address);
-          return { cipher: sealed.cipher, pieces: [sealed.data], iv: sealed.iv };
-        }
-        return undefined;
-      },
+      block: (blockIndex, address) => this.#give(segmentId, all, blockIndex, address),
     };
+  }
+
+  /** The copy in the first of the places that has one. */
+  #give(
+    segmentId: string,
+    [place, ...others]: readonly Place[],
+    blockIndex: number,
+    address: string,
+  ): MaybePromise<ReadyAnswer | undefined> {
+    if (place === undefined) return undefined;
+    const give = (record: Uint8Array | undefined): MaybePromise<ReadyAnswer | undefined> => {
+      if (record === undefined) return this.#give(segmentId, others, blockIndex, address);
+      if (place.name !== 'v') this.#fetches.note(segmentId, address);
+      return { answer: record };
+    };
+    const record = this.#record(segmentId, place, blockIndex);
+    return record instanceof Promise ? record.then(give) : give(record);
   }
 
   /** Places that hold some of a segment, the one that is served first in front. At once where the store answers at once. */
@@ -201,11 +211,9 @@ export class SealedBlocks implements Holdings {
       : inOrder(found as (HeldSegment | undefined)[]);
   }
 
-  #copy(segmentId: string, { name, held }: Place, blockIndex: number): MaybePromise<SealedBlock | undefined> {
+  #record(segmentId: string, { name, held }: Place, blockIndex: number): MaybePromise<Uint8Array | undefined> {
     if (held.blocks[placeOf(held.blocks, blockIndex)] !== blockIndex) return undefined;
-    const record = this.#store.get(blockKey(placeId(segmentId, name), blockIndex));
-    const unpack = (bytes: Uint8Array | undefined): SealedBlock | undefined => bytes && unpackSealed(bytes);
-    return record instanceof Promise ? record.then(unpack) : unpack(record);
+    return this.#store.get(blockKey(placeId(segmentId, name), blockIndex));
   }
 }
 

@@ -67,9 +67,7 @@ export class PeerConnections {
   /** Posts a message. As many connections as there are questions at a time. */
   post(peer: PeerAddress, message: Uint8Array, maxBytes: number, path: string = RETRIEVAL_PATH): Exchange {
     const question = new Question(peer, this, { message, maxBytes, path });
-    this.#open.add(question);
-    const settled = (): void => void this.#open.delete(question);
-    question.answer.then(settled, settled);
+
     return { answer: question.answer, cancel: (reason) => question.end(reason, `the question was ended: ${reason}`) };
   }
 
@@ -83,8 +81,14 @@ export class PeerConnections {
     this.#scratch.give(answer);
   }
 
-  lend(peer: PeerAddress): Connection {
+  lend(peer: PeerAddress, question: Question): Connection {
+    this.#open.add(question);
     return this.#idle.get(formatPeerAddress(peer))?.pop() ?? connectTo(peer);
+  }
+
+  /** The question is over, one way or the other. */
+  ended(question: Question): void {
+    this.#open.delete(question);
   }
 
   giveBack(peer: PeerAddress, connection: Connection): void {
@@ -149,7 +153,7 @@ class Question implements Dispatcher.DispatchHandler {
     this.#connections = connections;
     this.#post = post;
     this.#maxBytes = post.maxBytes;
-    this.#connection = connections.lend(peer);
+    this.#connection = connections.lend(peer, this);
     this.answer = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -161,6 +165,7 @@ class Question implements Dispatcher.DispatchHandler {
   end(failure: PeerFailure, message: string, cause?: unknown): void {
     if (this.#isOver) return;
     this.#isOver = true;
+    this.#connections.ended(this);
     const error = new PeerError(failure, message, cause);
     this.#reject(error);
     void this.#connection.client.destroy(error);
@@ -190,6 +195,7 @@ class Question implements Dispatcher.DispatchHandler {
   onResponseEnd(): void {
     if (this.#bytes === undefined || this.#isOver) return;
     this.#isOver = true;
+    this.#connections.ended(this);
     this.#connection.isOld = true;
     this.#connections.giveBack(this.#peer, this.#connection);
     this.#resolve(this.#bytes.subarray(0, this.#length));
