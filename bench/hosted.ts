@@ -107,25 +107,43 @@ async function allIn({ content }: PeerContent, target: Target): Promise<void> {
   }
 }
 
-/** One client offers all of a content and gives it away. */
-async function ingest(content: PeerContent, peer: Running, port: number): Promise<void> {
-  const agent = new Agent({ keepAlive: true });
-  const target = { agent, port };
+/** One client offers all of a content. */
+async function offerAll(content: PeerContent, peer: Running, target: Target): Promise<void> {
   for (const segments of batches(content, MAX_DESCRIPTORS))
     await post(target, V2_OFFER_PATH, offerOf(content, segments, peer.port));
+}
+
+/** And gives it away. */
+async function ingest(content: PeerContent, peer: Running, port: number): Promise<void> {
+  const target = { agent: new Agent({ keepAlive: true }), port };
+  await offerAll(content, peer, target);
   await allIn(content, target);
-  agent.destroy();
+  target.agent.destroy();
 }
 
 /** In this process, as warm as the minimal client is; a new one each time, since what it has taken in it does not take again. */
 async function ingestHere(content: PeerContent, peer: Running): Promise<void> {
   const store = new MemoryBlockStore({ maxBytes: 2 * content.bytes.byteLength });
-  const hosted = new HostedCacheService({ store, allowLocalOffers: true });
-  hosted.server.listen(0, '127.0.0.1');
-  await once(hosted.server, 'listening');
-  await ingest(content, peer, (hosted.server.address() as AddressInfo).port);
-  hosted.close();
-  hosted.server.close().closeAllConnections();
+  let missing = content.content.information.blockCount;
+  await new Promise<void>((resolve, reject) => {
+    const hosted = new HostedCacheService({
+      store,
+      allowLocalOffers: true,
+      observer: (observation) => {
+        if (observation.type !== 'ingest') return;
+        if (observation.result !== 'stored') reject(new Error(observation.result));
+        missing -= 1;
+        if (missing > 0) return;
+        hosted.close();
+        hosted.server.close().closeAllConnections();
+        resolve();
+      },
+    });
+    hosted.server.listen(0, '127.0.0.1', () => {
+      const { port } = hosted.server.address() as AddressInfo;
+      offerAll(content, peer, { agent: new Agent({ keepAlive: true }), port }).catch(reject);
+    });
+  });
 }
 
 async function benchIngest(): Promise<Line> {
