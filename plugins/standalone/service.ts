@@ -112,7 +112,7 @@ function listenOn(server: Server, address: ListenAddress): Promise<ListenAddress
 function reason({ code, message }: NodeJS.ErrnoException): string {
   if (code === 'EADDRINUSE') return 'the port is in use';
   if (code === 'EACCES')
-    return 'no permission for this port (below 1024 it takes root, or sysctl net.ipv4.ip_unprivileged_port_start=80)';
+    return 'no permission for this port: below 1024 it takes root or sysctl net.ipv4.ip_unprivileged_port_start=80; or --listen on another';
   if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return 'this machine has no such address';
   return code ?? message;
 }
