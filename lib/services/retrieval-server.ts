@@ -42,6 +42,8 @@ interface Answer {
   readonly result: 'block' | 'list' | 'absent' | 'busy';
   /** Of block data, encrypted. */
   readonly bytes: number;
+  /** Nothing had to be encrypted for it. */
+  readonly isReady?: boolean;
 }
 
 const NO_BYTES = new Uint8Array(0);
@@ -151,7 +153,7 @@ export class RetrievalServer {
     try {
       const message = await readBody(request, MAX_REQUEST_BYTES);
       if (message === undefined) return this.#refuse(request, response, 413);
-      const { pieces, result, bytes } = await answer(message);
+      const { pieces, result, bytes, isReady } = await answer(message);
       if (response.destroyed) return;
       response.writeHead(200, {
         'content-length': pieces.reduce((sum, piece) => sum + piece.byteLength, 0),
@@ -161,7 +163,9 @@ export class RetrievalServer {
       response.cork();
       const last = pieces.length - 1;
       for (let at = 0; at < last; at += 1) response.write(pieces[at]);
-      endTogether(response, pieces[last]);
+      // Encrypted ones leave one by one: the peer decrypts the first while we encrypt the next.
+      if (isReady === true) endTogether(response, pieces[last]);
+      else response.end(pieces[last]);
       this.#observer({ type: 'upload', result, bytes });
     } catch (error) {
       if (isPeerDistError(error, 'ERR_PEERDIST_MALFORMED_MESSAGE')) this.#refuse(request, response, 400);
@@ -246,7 +250,7 @@ export class RetrievalServer {
 /** An answer that lies ready, told which block is next. */
 function readyAnswer(answer: Uint8Array, nextBlockIndex: number): Answer {
   const { pieces, dataBytes } = withNextBlock(answer, nextBlockIndex);
-  return { pieces, result: 'block', bytes: dataBytes };
+  return { pieces, result: 'block', bytes: dataBytes, isReady: true };
 }
 
 /** A store that fails is a store that has nothing, and so is a block that cannot be encrypted. */
