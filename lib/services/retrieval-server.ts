@@ -22,7 +22,7 @@ import {
 } from '../protocol/pccrr/index.ts';
 import { type MaybePromise, placeOf } from '../stores/index.ts';
 import { endTogether } from '../streams/index.ts';
-import { plainAddress } from './address.ts';
+import { unmappedAddress } from './address.ts';
 import { readBody } from './http-body.ts';
 import type { Holdings, SegmentHoldings } from './holdings.ts';
 
@@ -96,7 +96,7 @@ export class RetrievalServer {
 
   #serve(request: IncomingMessage, response: ServerResponse): void {
     const { socket } = request;
-    const address = plainAddress(socket.remoteAddress ?? '');
+    const address = unmappedAddress(socket.remoteAddress ?? '');
     const cancel = this.#clock.after(this.#uploadTimeoutMs, () => response.destroy());
     let isActive = false;
     let isSent = false;

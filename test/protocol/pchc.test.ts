@@ -24,7 +24,6 @@ import {
   encodeOfferResponse,
   MAX_DESCRIPTORS,
   MAX_OFFER_BYTES,
-  MAX_OFFERED_BLOCKS,
   OFFER_HASHES,
   type OfferMessage,
   type OfferResponse,
@@ -32,6 +31,7 @@ import {
   type SegmentDescriptor,
   type SegmentInfo,
 } from '../../lib/protocol/pchc/index.ts';
+import { MAX_SEGMENT_BLOCKS } from '../../lib/protocol/pccrr/index.ts';
 import { describe, fieldsOf, inventV1, inventV2, sha256Hex, u32 } from '../support/content-information.ts';
 import { seededBytes } from '../support/random.ts';
 import { type EncodedVector, microsoftStack, type MicrosoftStack } from '../support/vectors.ts';
@@ -405,7 +405,7 @@ await t.test('sizes and hash algorithms are passed on as they are: they are the 
 
 await t.test('the longest offers there are stay below what a server reads', async (test) => {
   const information = encodeContentInformation(inventV1(V1_SEGMENT_BYTES, V1_ALGORITHMS.sha512, 3));
-  test.equal(readSegmentInformation(information)?.blockCount, MAX_OFFERED_BLOCKS);
+  test.equal(readSegmentInformation(information)?.blockCount, MAX_SEGMENT_BLOCKS);
   const info = {
     type: 'segment-info',
     port: 1,

@@ -4,7 +4,6 @@ export {
   type InitialOffer,
   MAX_DESCRIPTORS,
   MAX_OFFER_BYTES,
-  MAX_OFFERED_BLOCKS,
   OFFER_HASHES,
   OFFER_VERSIONS,
   type OfferMessage,

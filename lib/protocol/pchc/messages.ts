@@ -9,8 +9,6 @@ export const V2_OFFER_PATH = '/0131501b-d67f-491b-9a40-c4bf27bcb4d4/';
 export const MAX_DESCRIPTORS = 128;
 /** Bytes of a content tag. */
 export const CONTENT_TAG_BYTES = 16;
-/** Blocks a segment can have (MS-PCCRR 2.2.1.1). */
-export const MAX_OFFERED_BLOCKS = 512;
 /** No offer is longer, bytes: segment information with 512 hashes of SHA-512, and something to spare. */
 export const MAX_OFFER_BYTES = 64 * 1024;
 

@@ -1,7 +1,7 @@
 import { BlockList, isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { PeerDistError } from '../../errors.ts';
-import { plainAddress } from '../address.ts';
+import { unmappedAddress } from '../address.ts';
 
 /** One address of this machine on a LAN, and who else is on it. */
 export interface LanInterface {
@@ -50,7 +50,7 @@ export function lanInterfaces(names?: readonly string[]): LanInterface[] {
 
 /** True for loopback and every address of this machine. */
 export function isOwnAddress(address: string): boolean {
-  const plain = plainAddress(address).replace(/%.*$/, '');
+  const plain = unmappedAddress(address).replace(/%.*$/, '');
   return (
     plain.startsWith('127.') ||
     Object.values(networkInterfaces()).some((entries) => entries?.some((entry) => entry.address === plain))
@@ -59,7 +59,7 @@ export function isOwnAddress(address: string): boolean {
 
 /** True for this machine and everybody on a subnet of it. */
 export function isNeighbour(address: string): boolean {
-  const plain = plainAddress(address);
+  const plain = unmappedAddress(address);
   // Asked once a connection, so addresses that come and go are noticed.
   return lanInterfaces(Object.keys(networkInterfaces())).some((lan) => lan.contains(plain));
 }

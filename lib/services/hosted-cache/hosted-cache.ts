@@ -4,9 +4,9 @@ import { type HashProvider, nativeHashProvider } from '../../crypto/index.ts';
 import { isPeerDistError } from '../../errors.ts';
 import { ignoreObservations, type Observer } from '../../observer.ts';
 import { V1_BLOCK_BYTES, V2_MAX_SEGMENT_BYTES } from '../../protocol/pccrc/index.ts';
+import { MAX_SEGMENT_BLOCKS } from '../../protocol/pccrr/index.ts';
 import {
   type BatchedOffer,
-  MAX_OFFERED_BLOCKS,
   OFFER_HASHES,
   type OfferMessage,
   type OfferResponse,
@@ -227,7 +227,7 @@ function blocksOf({ blockSize, segmentSize, hashAlgorithm }: SegmentDescriptor):
     case OFFER_HASHES.sha256: {
       const blockCount = Math.ceil(segmentSize / blockSize);
       const isUsual = blockSize === V1_BLOCK_BYTES || (blockCount === 1 && segmentSize <= V1_BLOCK_BYTES);
-      return isUsual && blockCount <= MAX_OFFERED_BLOCKS ? blockCount : undefined;
+      return isUsual && blockCount <= MAX_SEGMENT_BLOCKS ? blockCount : undefined;
     }
     default:
       return undefined;

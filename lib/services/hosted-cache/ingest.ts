@@ -172,7 +172,7 @@ export class Ingest {
     this.#pump();
   }
 
-  /** Without a list every block is asked for. */
+  /** What is not listed is not asked for. A list that does not come is a question without an answer, like any other. */
   async #askForList(client: Client, job: QueuedJob): Promise<void> {
     const listed = await this.#ask(client, job, job.list as Question<readonly boolean[]>);
     job.state = 'ready';

@@ -11,7 +11,7 @@ import {
   V1_OFFER_PATH,
   V2_OFFER_PATH,
 } from '../../protocol/pchc/index.ts';
-import { plainAddress } from '../address.ts';
+import { unmappedAddress } from '../address.ts';
 import { readBody } from '../http-body.ts';
 import type { HostedCache } from './hosted-cache.ts';
 
@@ -45,7 +45,7 @@ export class OfferServer {
     const version = request.socket instanceof TLSSocket ? 1 : 2;
     if (!isPath(request.url, version === 1 ? V1_OFFER_PATH : V2_OFFER_PATH)) return false;
     // Read before anything is waited for: of a connection that has ended nobody can tell any more, and an offer of nobody means this machine.
-    const from = plainAddress(request.socket.remoteAddress ?? '');
+    const from = unmappedAddress(request.socket.remoteAddress ?? '');
     if (isIP(from) === 0) request.destroy();
     else void this.#serve(request, response, version, from).catch(() => response.destroy());
     return true;

@@ -12,7 +12,7 @@ import {
   type SegmentDescriptor,
   V2_OFFER_PATH,
 } from '../../protocol/pchc/index.ts';
-import { plainAddress } from '../address.ts';
+import { unmappedAddress } from '../address.ts';
 import type { DescribedContent } from '../described-content.ts';
 import { PeerConnections } from '../peers/exchange.ts';
 import { CacheList } from './cache-list.ts';
@@ -76,7 +76,7 @@ export class Offers {
 
   /** True for the address of a hosted cache: it may fetch what it has been offered. */
   isCache(address: string): boolean {
-    return this.#addresses.has(plainAddress(address));
+    return this.#addresses.has(unmappedAddress(address));
   }
 
   /** A block from the origin is in the store. */

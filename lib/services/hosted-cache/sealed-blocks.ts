@@ -61,7 +61,7 @@ export class SealedBlocks implements Holdings {
       blockCount,
       places.filter(({ name }) => name === 'v'),
     );
-    if (unverified.length === 0 || !this.#fetches.has(segmentId, address)) return undefined;
+    if (unverified.length === 0 || !this.doubts(segmentId, address)) return undefined;
     return { blocks: unverified };
   }
 
@@ -138,7 +138,8 @@ export class SealedBlocks implements Holdings {
       const bytes = unseal(content, block, sealed);
       if (bytes === undefined) {
         // HoD does not cover lengths: content information that lies about the last one must not cost a good block.
-        if (isSealedLength(sealed, block.length)) await this.#delete(segmentId, name, block.blockIndex);
+        // What was verified once stays: content information of a range cannot be checked against its segment.
+        if (name !== 'v' && isSealedLength(sealed, block.length)) await this.#delete(segmentId, name, block.blockIndex);
         continue;
       }
       // Encrypted anew: it may have come in the clear, or under the key that only Microsoft's test peers take.
