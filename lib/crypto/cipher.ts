@@ -1,8 +1,8 @@
 /**
- * The ciphers that peers use for blocks (MS-PCCRR 2.2.3): AES in CBC mode with PKCS#7 padding, or none. They come from `node:crypto` whatever
- * the hash provider: a runtime without it has no sockets to exchange blocks over either.
+ * The ciphers that peers use for blocks (MS-PCCRR 2.2.3) and Windows for secret key files (MS-PCCRC 2.5): AES in CBC mode with PKCS#7 padding,
+ * or none. They come from `node:crypto` whatever the hash provider: a runtime without it has no sockets to exchange blocks over either.
  */
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { createCipheriv, createDecipheriv, randomBytes, timingSafeEqual } from 'node:crypto';
 import { PeerDistError } from '../errors.ts';
 
 export type CipherName = 'none' | 'aes-128' | 'aes-192' | 'aes-256';
@@ -78,6 +78,30 @@ export function decryptBlock(
   if (!isWhole) return undefined;
   const decryption = createDecipheriv(`${cipher}-cbc`, keyOf(cipher, secret), iv).setAutoPadding(false);
   return decryption.update(data).subarray(0, length);
+}
+
+/**
+ * Decrypts what has no known length: its PKCS#7 padding says where it ends.
+ *
+ * @param secret its first 16, 24 or 32 bytes are the key
+ * @returns a fresh array; undefined where the padding is wrong, which it mostly is under another key
+ */
+export function decryptPadded(
+  cipher: Exclude<CipherName, 'none'>,
+  secret: Uint8Array,
+  { data, iv }: { readonly data: Uint8Array; readonly iv: Uint8Array },
+): Uint8Array | undefined {
+  const decryption = createDecipheriv(`${cipher}-cbc`, keyOf(cipher, secret), iv);
+  try {
+    return Buffer.concat([decryption.update(data), decryption.final()]);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Compares what only one who knows a secret can make: the time says nothing of where they differ. */
+export function equalInConstantTime(a: Uint8Array, b: Uint8Array): boolean {
+  return a.byteLength === b.byteLength && timingSafeEqual(a, b);
 }
 
 /** Not the pool's memory: blocks are kept. */

@@ -6,9 +6,11 @@ export {
   CIPHER_BLOCK_BYTES,
   type CipherName,
   decryptBlock,
+  decryptPadded,
   type Encrypted,
   encryptBlock,
   encryptedLength,
+  equalInConstantTime,
 } from './cipher.ts';
 export { type DigestName, type HashProvider, type IncrementalDigest } from './types.ts';
 export { nativeHashProvider, nobleHashProvider };

@@ -6,6 +6,7 @@ import { addHashCommand, addInspectCommand } from './file-commands.ts';
 import { addExportCommand, addHostedCommand } from './hosted-commands.ts';
 import { addGetCommand, addProbeCommand } from './peer-commands.ts';
 import { addBranchCommand, addReverseCommand } from './role-commands.ts';
+import { addSecretCommand } from './secret-commands.ts';
 import type { Terminal } from './terminal.ts';
 
 /**
@@ -39,6 +40,7 @@ export async function runCommand(args: readonly string[], terminal: Terminal): P
   };
   addHostedCommand(program, terminal, exit);
   addExportCommand(program, terminal, exit);
+  addSecretCommand(program, terminal);
   addHashCommand(program, terminal);
   addInspectCommand(program, terminal);
   addProbeCommand(program, terminal, exit);

@@ -51,7 +51,7 @@ export function readSecret(
   return fromEnvironment === undefined || fromEnvironment === '' ? undefined : ServerSecret.fromText(fromEnvironment);
 }
 
-/** 32 random bytes, good for one run. */
+/** 32 random bytes. */
 export function randomSecret(): ServerSecret {
   return new ServerSecret(randomBytes(32));
 }

@@ -22,5 +22,6 @@ export { decodeContentInformation, encodeContentInformation } from './codec.ts';
 export type { LengthStyle } from './v1.ts';
 export { contentHash, equalHashes, segmentId, segmentSecret } from './keys.ts';
 export { ServerSecret } from './server-secret.ts';
+export { decodeSecretFile, encodeSecretFile, MAX_SECRET_FILE_BYTES } from './secret-file.ts';
 export { type CutScan, findCut, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES, startCutScan } from './segmentation.ts';
 export { type ContentInformationDescription, describeContentInformation, formatDescription } from './describe.ts';

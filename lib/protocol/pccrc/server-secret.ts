@@ -36,7 +36,7 @@ export class ServerSecret {
     return provider.digest(algorithm.digest, this.#secretKey).subarray(0, algorithm.hashBytes);
   }
 
-  /** A copy of the secret key, for another thread of this process. It must not be shown, logged or stored. */
+  /** A copy of the secret key, for another thread of this process or the file that keeps it. It must not be shown or logged. */
   reveal(): Uint8Array {
     return Uint8Array.from(this.#secretKey);
   }
