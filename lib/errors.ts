@@ -128,6 +128,8 @@ export const ERROR_CODES = {
   ERR_PEERDIST_ORIGIN_PROTOCOL: { win32: 0, meaning: 'the origin broke HTTP or contradicted itself' },
   ERR_PEERDIST_ORIGIN_CHANGED: { win32: 0, meaning: 'the content changed at the origin while it was read' },
   ERR_PEERDIST_INVALID_OPTION: { win32: 0, meaning: 'an option is unknown or its value is unacceptable' },
+  ERR_PEERDIST_STORE_IN_USE: { win32: 0, meaning: 'another process has this store open' },
+  ERR_PEERDIST_STORE_UNAVAILABLE: { win32: 0, meaning: 'a store cannot be opened, read or written' },
   ERR_PEERDIST_PLUGIN: { win32: 0, meaning: 'plug-ins do not fit together' },
 } as const;
 

@@ -60,6 +60,15 @@ export type Observation =
   | { readonly type: 'content_information'; readonly result: 'sent' | 'received' | 'rejected' }
   | { readonly type: 'eviction'; readonly store: 'block' | 'content_information'; readonly bytes: number }
   | { readonly type: 'stored'; readonly store: 'block' | 'content_information'; readonly bytes: number }
+  /**
+   * A store did not do its work. `damaged`: an entry did not match its hash, `unsealed`: one could not be decrypted; both are gone. `failed`: it
+   * could not be read or written. `overloaded`: something was not kept, because too much was waiting to be written.
+   */
+  | {
+      readonly type: 'store_fault';
+      readonly store: 'block' | 'content_information';
+      readonly fault: 'damaged' | 'unsealed' | 'failed' | 'overloaded';
+    }
   /** A client was served from a fetch that another client had started. */
   | { readonly type: 'collapsed' }
   | { readonly type: 'tunnel'; readonly bytes: number }

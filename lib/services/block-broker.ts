@@ -196,7 +196,13 @@ export class BlockBroker {
     isFromOrigin: boolean,
   ): Promise<void> {
     try {
-      await this.#store.set(content.key(block), bytes, label, content.segmentFacts(block.segment));
+      await this.#store.set(
+        content.key(block),
+        bytes,
+        label,
+        content.segmentFacts(block.segment),
+        content.hashOf(block),
+      );
       if (isFromOrigin) this.#onOriginBlock?.(content, block);
     } catch {
       // as said

@@ -8,7 +8,7 @@ import {
   segmentId,
   V1_BLOCK_BYTES,
 } from '../protocol/pccrc/index.ts';
-import { blockKey, type SegmentFacts } from '../stores/index.ts';
+import { type BlockHash, blockKey, type SegmentFacts } from '../stores/index.ts';
 
 /**
  * Content information ready for use: it finds blocks, names them for stores and peers, and verifies them. Segment IDs are derived
@@ -65,6 +65,11 @@ export class DescribedContent {
     const blockCount =
       information.version === 2 ? 1 : Math.ceil(information.segmentRange(segment).length / V1_BLOCK_BYTES);
     return { secret: information.segmentSecret(segment), blockCount };
+  }
+
+  /** What a block must hash to, for stores. */
+  hashOf(block: ContentBlock): BlockHash {
+    return { digest: this.information.algorithm.digest, value: block.hash };
   }
 
   /** {@link key} without the block, for those who only look it up. */

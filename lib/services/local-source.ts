@@ -13,7 +13,7 @@ export interface LocalSource extends BlockSource {
   ): MaybePromise<Uint8Array | undefined>;
 }
 
-/** The own store. Its blocks were verified when they went in. */
+/** The own store. Its blocks were verified when they went in; those of a durable one are again when the process first reads them. */
 export function createLocalSource(
   store: BlockStore,
   { deadlineMs = LOCAL_DEADLINE_MS }: { readonly deadlineMs?: number } = {},
@@ -22,6 +22,7 @@ export function createLocalSource(
     name: 'store',
     trusted: true,
     deadlineMs,
-    retrieve: ({ content, ordinal }) => store.get(content.keyOf(ordinal)),
+    retrieve: ({ content, ordinal }) =>
+      store.get(content.keyOf(ordinal), (bytes) => content.verify(content.block(ordinal), bytes)),
   };
 }

@@ -80,6 +80,10 @@ export class MemoryBlockStore implements BlockStore {
     this.#cache.delete(key);
   }
 
+  clear(): void {
+    this.#cache.clear();
+  }
+
   flush(label: string): void {
     const labelled = [...this.#cache.entries()].filter(([, { labels }]) => labels.includes(label));
     for (const [key, { block, labels }] of labelled) {

@@ -3,6 +3,8 @@
  * A store is a convenience: it may forget anything at any time, and it never makes a caller fail because it is full.
  */
 
+import type { DigestName } from '../crypto/index.ts';
+
 export type MaybePromise<T> = T | Promise<T>;
 
 /** Name of a block everywhere: the same bytes under the same secret have the same key, whatever content they belong to. */
@@ -34,13 +36,27 @@ export interface HeldSegment extends SegmentFacts {
   readonly since: number;
 }
 
+/** What a block must hash to. */
+export interface BlockHash {
+  readonly digest: DigestName;
+  /** The digest, or its first bytes. */
+  readonly value: Uint8Array;
+}
+
+/** Whether bytes are the block that a caller has the hash of. */
+export type BlockCheck = (block: Uint8Array) => boolean;
+
 /**
  * Blocks by {@link blockKey}, verified unless their segment says otherwise. Each block carries the labels of those who put it there; when its last label goes,
  * it goes too.
  */
 export interface BlockStore {
-  /** The block, which must not be written to; counts as a use. */
-  get(key: string): MaybePromise<Uint8Array | undefined>;
+  /**
+   * The block, which must not be written to; counts as a use.
+   *
+   * @param check asked when the block comes from where others could have written since it was verified; one that fails is gone
+   */
+  get(key: string, check?: BlockCheck): MaybePromise<Uint8Array | undefined>;
   /** Whether the block is here; not a use. */
   has(key: string): MaybePromise<boolean>;
   /**
@@ -48,8 +64,9 @@ export interface BlockStore {
    *
    * @param label joins the labels of a block that is there already
    * @param segment makes the block known to {@link segment}; without it, it is for this store's owner alone
+   * @param hash of the block, for stores that outlive the process. @default they make a checksum of their own
    */
-  set(key: string, block: Uint8Array, label: string, segment?: SegmentFacts): MaybePromise<void>;
+  set(key: string, block: Uint8Array, label: string, segment?: SegmentFacts, hash?: BlockHash): MaybePromise<void>;
   /** What can be given to peers of a segment, by segment ID; not a use. */
   segment(segmentId: string): MaybePromise<HeldSegment | undefined>;
   /** One more label for a block that is here; nothing where it is not. */
@@ -58,6 +75,34 @@ export interface BlockStore {
   /** Takes a label off every block; those without any other are gone. */
   flush(label: string): MaybePromise<void>;
   /** Bytes held, bookkeeping included. */
+  readonly bytes: number;
+}
+
+/** A store that outlives the process, to have a store in memory before it ({@link TieredBlockStore}). */
+export interface DurableBlockStore extends BlockStore {
+  set(key: string, block: Uint8Array, label: string, segment?: SegmentFacts, hash?: BlockHash): Promise<void>;
+  /** Counts as a use: the block was read from the memory before this store. */
+  touch(key: string): void;
+  /** Resolves when a block more can be taken without one being turned away; undefined: now. */
+  room(): Promise<void> | undefined;
+  /** Changes when blocks have gone that must not be used any more, by whatever process; undefined where nobody can tell. */
+  readonly version?: number | undefined;
+  /** Writes what waits to be written. Never rejects. */
+  close(): Promise<void>;
+}
+
+/**
+ * Small values by name that outlive the process: what a proxy has learned of resources, content information. Names and values are
+ * nobody else's business: implementations never log or list them.
+ */
+export interface RecordStore {
+  /** The value, which must not be written to; counts as a use. */
+  get(name: string): MaybePromise<Uint8Array | undefined>;
+  set(name: string, value: Uint8Array): MaybePromise<void>;
+  /** @returns whether there was one */
+  delete(name: string): MaybePromise<boolean>;
+  /** Changes when a record was deleted, by whatever process; undefined where nobody can tell. */
+  readonly version?: number | undefined;
   readonly bytes: number;
 }
 

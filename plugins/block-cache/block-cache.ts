@@ -37,12 +37,12 @@ class BlockCache {
   readonly #serving: Serving;
   readonly #origin: OriginAnswers;
 
-  constructor({ peerdist, observer = ignoreObservations, clock = systemClock, ...rest }: BlockCacheOptions) {
+  constructor({ peerdist, records, observer = ignoreObservations, clock = systemClock, ...rest }: BlockCacheOptions) {
     const options = resolveBlockCacheOptions(rest);
     this.#joinWaitMs = options.joinWaitMs;
     this.#clock = clock;
     this.#observer = observer;
-    this.#catalogue = new Catalogue({ ...options, observer });
+    this.#catalogue = new Catalogue({ ...options, peerdist, records, observer, clock });
     this.#flights = new Flights(clock);
     this.#plainBodies = new PlainBodies({ ...options, clock, observer });
     this.#serving = new Serving({ catalogue: this.#catalogue, observer, clock });
@@ -67,6 +67,13 @@ class BlockCache {
     if (headers['x-p2p-peerdist'] !== undefined && negotiate(headers).kind !== 'identity')
       return this.#passCoded(request, next);
     const resource = this.#catalogue.find(request);
+    return resource instanceof Promise
+      ? resource.then((found) => this.#answer(request, next, found))
+      : this.#answer(request, next, resource);
+  }
+
+  #answer(request: ProxyRequest, next: Next, resource: CachedResource | undefined): Promise<ProxyResponse> {
+    const { headers } = request;
     // If-Match and If-Unmodified-Since are for the origin, not for a cache (RFC 9110 13.1.1, 13.1.4).
     const forOrigin = headers['if-match'] !== undefined || headers['if-unmodified-since'] !== undefined;
     if (resource !== undefined && !forOrigin && resource.freshness.isFreshFor(headers)) {
@@ -145,7 +152,7 @@ class BlockCache {
         }
       }
       const landing = await this.#flights.wait(key, Math.max(0, deadline - this.#clock.now()), request.signal);
-      const resource = this.#catalogue.find(request);
+      const resource = await this.#catalogue.find(request);
       if (resource?.freshness.isFreshFor(headers) === true) {
         this.#observer({ type: 'collapsed' });
         return this.#serving.serve(resource, request, next, 'fwd=uri-miss; collapsed');

@@ -1,4 +1,5 @@
 /** One content the branch can serve: its content information, opened, and the head its origin sent. */
+import { hash } from 'node:crypto';
 import type { ByteRange } from '../../lib/bytes/index.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { PeerDistError } from '../../lib/errors.ts';
@@ -13,8 +14,9 @@ import {
 } from '../../lib/http/index.ts';
 import type { ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { ContentHandle, PeerDist } from '../../lib/peerdist/index.ts';
+import type { RecordStore } from '../../lib/stores/index.ts';
 import { ANSWER_FIELDS } from './deliver.ts';
-import { Freshness } from './freshness.ts';
+import { Freshness, type FreshnessRules } from './freshness.ts';
 import { announcedLength, identityHead } from './upstream.ts';
 
 export interface CachedResourceParts {
@@ -24,8 +26,8 @@ export interface CachedResourceParts {
   readonly validators: Validators;
   readonly head: HeaderFields;
   readonly freshness: Freshness;
-  /** Bytes it costs to keep. */
-  readonly bytes: number;
+  /** Its content information, until that has been kept. */
+  readonly encoded: Uint8Array;
 }
 
 /**
@@ -36,7 +38,12 @@ export class CachedResource {
   readonly handle: ContentHandle;
   readonly length: number;
   readonly validators: Validators;
+  /** Bytes it costs to keep. */
   readonly bytes: number;
+  /** Name that its content information is kept under. */
+  readonly informationName: string;
+  /** Its content information, until that has been kept. */
+  encoded: Uint8Array | undefined;
   /** Fields to answer with; those of a 304 replace them. */
   head: HeaderFields;
   freshness: Freshness;
@@ -47,7 +54,9 @@ export class CachedResource {
     this.handle = parts.handle;
     this.length = parts.length;
     this.validators = parts.validators;
-    this.bytes = parts.bytes;
+    this.bytes = parts.encoded.byteLength + 2 * JSON.stringify(parts.head).length + ENTRY_BYTES;
+    this.informationName = `catalogue\n${hash('sha256', parts.encoded, 'hex')}`;
+    this.encoded = parts.encoded;
     this.head = parts.head;
     this.freshness = parts.freshness;
   }
@@ -62,6 +71,8 @@ export class CachedResource {
   }
 }
 
+/** Of a resource beside content information and head. */
+const ENTRY_BYTES = 4096;
 /** Label of everything this plug-in puts into the cache. */
 const CONTENT_TAG = Buffer.from('peerdist-branch!', 'latin1');
 
@@ -100,14 +111,56 @@ export async function openResource({
     const { range } = await handle.setContentInformation(encoded);
     const validators = validatorsOf(response.headers);
     if (!canName(validators)) throw contradiction('a coded answer without a validator');
-    const head = cachedHead(response.headers);
     return new CachedResource({
       handle,
       length: contentLength(response, range),
       validators,
-      head,
-      freshness: new Freshness(request, response.headers, clock),
-      bytes: encoded.byteLength + 2 * JSON.stringify(head).length + 4096,
+      head: cachedHead(response.headers),
+      freshness: Freshness.of(request, response.headers, clock),
+      encoded,
+    });
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+/** What is kept of a resource, as JSON, beside its content information. */
+interface KeptResource {
+  readonly informationName: string;
+  readonly head: HeaderFields;
+  readonly rules: FreshnessRules;
+}
+
+export function encodeResource({ informationName, head, freshness }: CachedResource): Uint8Array {
+  const { isStorable, isForbidden, sharesAuthorized, isJoinable, bornAt, staleAt } = freshness;
+  const rules: FreshnessRules = { isStorable, isForbidden, sharesAuthorized, isJoinable, bornAt, staleAt };
+  return Buffer.from(JSON.stringify({ informationName, head, rules } satisfies KeptResource));
+}
+
+/**
+ * Opens a resource as {@link encodeResource} made it; the caller holds it.
+ *
+ * @returns undefined when its content information is not there any more
+ * @throws {@link PeerDistError} when what is there cannot be read
+ */
+export async function decodeResource(
+  bytes: Uint8Array,
+  { peerdist, records, clock }: { peerdist: PeerDist; records: RecordStore; clock: Clock },
+): Promise<CachedResource | undefined> {
+  const { informationName, head, rules } = JSON.parse(Buffer.from(bytes).toString()) as KeptResource;
+  const encoded = await records.get(informationName);
+  if (encoded === undefined) return undefined;
+  const handle = await peerdist.client.openContent(CONTENT_TAG);
+  try {
+    const { range } = await handle.setContentInformation(encoded);
+    return new CachedResource({
+      handle,
+      length: range.length,
+      validators: validatorsOf(head),
+      head: cachedHead(head),
+      freshness: new Freshness(rules, clock),
+      encoded,
     });
   } catch (error) {
     await handle.close();

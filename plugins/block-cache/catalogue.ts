@@ -1,39 +1,69 @@
+import type { Clock } from '../../lib/clock.ts';
 import { isPeerDistError, PeerDistMissingDataError } from '../../lib/errors.ts';
 import { varyNames } from '../../lib/http/index.ts';
 import type { ProxyRequest } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
-import { MemoryResourceStore } from '../../lib/stores/index.ts';
-import type { CachedResource } from './cached-resource.ts';
+import type { PeerDist } from '../../lib/peerdist/index.ts';
+import { type MaybePromise, type RecordStore, ResourceStore } from '../../lib/stores/index.ts';
+import { type CachedResource, decodeResource, encodeResource } from './cached-resource.ts';
+
+export interface CatalogueOptions {
+  readonly peerdist: PeerDist;
+  readonly maxIndexBytes: number;
+  /** Keeps what is known across restarts. */
+  readonly records?: RecordStore | undefined;
+  readonly observer: Observer;
+  readonly clock: Clock;
+}
 
 /** The contents the branch knows, by resource and variant. */
 export class Catalogue {
-  readonly #resources: MemoryResourceStore<CachedResource>;
+  readonly #resources: ResourceStore<CachedResource>;
+  readonly #records: RecordStore | undefined;
   readonly #observer: Observer;
 
-  constructor({ maxIndexBytes, observer }: { readonly maxIndexBytes: number; readonly observer: Observer }) {
+  constructor({ peerdist, maxIndexBytes, records, observer, clock }: CatalogueOptions) {
     this.#observer = observer;
-    this.#resources = new MemoryResourceStore({ maxBytes: maxIndexBytes, onRemove: (resource) => resource.release() });
+    this.#records = records;
+    this.#resources = new ResourceStore<CachedResource>({
+      maxBytes: maxIndexBytes,
+      bytesOf: ({ bytes }) => bytes,
+      onRemove: (resource) => resource.release(),
+      durable: records && {
+        records,
+        encode: encodeResource,
+        decode: (bytes) => decodeResource(bytes, { peerdist, records, clock }),
+      },
+    });
   }
 
-  find(request: ProxyRequest): CachedResource | undefined {
-    const resource = this.#resources.find(request.key, request.headers);
-    if (resource === undefined || resource.handle.phase === 'ready') return resource;
-    // The service was lost in the meantime, and its handles with it.
-    this.forget(request);
-    return undefined;
+  /** At once when it is in memory. Never throws or rejects. */
+  find(request: ProxyRequest): MaybePromise<CachedResource | undefined> {
+    const usable = (resource: CachedResource | undefined): CachedResource | undefined => {
+      if (resource === undefined || resource.handle.phase === 'ready') return resource;
+      // The service was lost in the meantime, and its handles with it.
+      this.forget(request);
+      return undefined;
+    };
+    const found = this.#resources.find(request.key, request.headers);
+    return found instanceof Promise ? found.then(usable) : usable(found);
   }
 
   /** Keeps a resource where a shared cache may keep the answer (RFC 9111 3); else it serves its one exchange and is gone. */
   remember(request: ProxyRequest, resource: CachedResource): void {
     const names = varyNames(resource.head);
     if (!resource.freshness.isStorable || names === undefined) return;
-    resource.hold();
-    this.#resources.put(request.key, names, request.headers, resource, resource.bytes);
-    this.#observer({ type: 'stored', store: 'content_information', bytes: this.#resources.bytes });
+    if (!this.#resources.isInMemory(request.key, request.headers, resource)) resource.hold();
+    void this.#keep(request, names, resource);
+    this.#observer({
+      type: 'stored',
+      store: 'content_information',
+      bytes: this.#records?.bytes ?? this.#resources.bytes,
+    });
   }
 
   forget(request: ProxyRequest): void {
-    this.#resources.delete(request.key);
+    void this.#resources.delete(request.key);
   }
 
   /** Forgets a resource whose blocks did not match or whose content changed; what is wrong now stays wrong. */
@@ -51,7 +81,21 @@ export class Catalogue {
     }
   }
 
+  /** Forgets what is in memory. */
   clear(): void {
     this.#resources.clear();
+  }
+
+  /** In memory at once. Never rejects. */
+  async #keep(request: ProxyRequest, names: readonly string[], resource: CachedResource): Promise<void> {
+    const { encoded, informationName } = resource;
+    resource.encoded = undefined;
+    const put = this.#resources.put(request.key, names, request.headers, resource);
+    try {
+      if (encoded !== undefined) await this.#records?.set(informationName, encoded);
+    } catch {
+      // a store that fails is only a store that forgets
+    }
+    await put;
   }
 }

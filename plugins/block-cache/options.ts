@@ -1,6 +1,7 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { PeerDist } from '../../lib/peerdist/index.ts';
+import type { RecordStore } from '../../lib/stores/index.ts';
 
 export interface BlockCacheOptions {
   /** Reads content; its block store is the cache. */
@@ -17,6 +18,8 @@ export interface BlockCacheOptions {
   readonly joinWaitMs?: number | undefined;
   /** Milliseconds a plain fetch goes on after its last client has left. @default 5000 */
   readonly lingerMs?: number | undefined;
+  /** Keeps across restarts what is known of contents. Its blocks are kept by the block store. */
+  readonly records?: RecordStore | undefined;
   readonly observer?: Observer | undefined;
   readonly clock?: Clock | undefined;
 }

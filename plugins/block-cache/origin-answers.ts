@@ -114,10 +114,11 @@ export class OriginAnswers {
   /** The fields of a 304 replace the stored ones (RFC 9111 4.3.4); where the new ones forbid keeping, this exchange is the last. */
   #freshen(request: ProxyRequest, stale: CachedResource, response: ProxyResponse): void {
     const head = { ...stale.head, ...cachedHead(response.headers) };
-    const freshness = new Freshness(request, { ...head, age: response.headers['age'] }, this.#clock);
+    const freshness = Freshness.of(request, { ...head, age: response.headers['age'] }, this.#clock);
     if (freshness.isStorable) {
       stale.head = head;
       stale.freshness = freshness;
+      this.#catalogue.remember(request, stale);
     } else if (request.headers['authorization'] === undefined) this.#catalogue.forget(request);
   }
 
@@ -210,7 +211,7 @@ export class OriginAnswers {
   ): Promise<ProxyResponse | undefined> {
     const length = Number(fieldValue(response.headers, 'content-length') ?? Number.NaN);
     if (response.status !== 200 || !isHashPromised(response) || !(response.body instanceof Readable)) return undefined;
-    const freshness = new Freshness(request, response.headers, this.#clock);
+    const freshness = Freshness.of(request, response.headers, this.#clock);
     const validators = validatorsOf(response.headers);
     if (!(length > 0) || freshness.isForbidden || !canName(validators) || !this.#plainBodies.hasRoom(length))
       return undefined;

@@ -25,11 +25,13 @@ import {
   PEERDIST_EX_HEADER,
   PEERDIST_HEADER,
 } from '../../lib/protocol/pccrtp/index.ts';
-import { MemoryResourceStore } from '../../lib/stores/index.ts';
+import { type Claims, type RecordStore, ResourceStore } from '../../lib/stores/index.ts';
 import type { ContentServerOptions } from './options.ts';
 import {
   agreementCondition,
   canBeCoded,
+  decodeResource,
+  encodeResource,
   isPublishable,
   originAgrees,
   type PublishedResource,
@@ -59,7 +61,9 @@ class ContentServer {
   readonly #hashWaitMs: number;
   readonly #observer: Observer;
   readonly #clock: Clock;
-  readonly #resources: MemoryResourceStore<PublishedResource>;
+  readonly #records: RecordStore | undefined;
+  readonly #claims: Claims | undefined;
+  readonly #resources: ResourceStore<PublishedResource>;
   /** Hashes still running, by resource. Bounded by the exchanges under way. */
   readonly #running = new Map<string, Set<Promise<unknown>>>();
 
@@ -70,9 +74,16 @@ class ContentServer {
     this.#hashWaitMs = options.hashWaitMs ?? 5_000;
     this.#observer = options.observer ?? ignoreObservations;
     this.#clock = options.clock ?? systemClock;
-    this.#resources = new MemoryResourceStore({
+    const { records } = options;
+    this.#records = records;
+    this.#claims = options.claims;
+    this.#resources = new ResourceStore<PublishedResource>({
       maxBytes: options.maxIndexBytes ?? 64 * 1024 * 1024,
-      onRemove: ({ contentId }) => void this.#peerdist.server.unpublish(contentId).catch(() => {}),
+      bytesOf: resourceBytes,
+      // What is durable leaves its store when nobody uses it any more.
+      onRemove: ({ contentId }) =>
+        void (records === undefined && this.#peerdist.server.unpublish(contentId).catch(() => {})),
+      durable: records && { records, encode: encodeResource, decode: decodeResource },
     });
   }
 
@@ -92,7 +103,7 @@ class ContentServer {
       !parseCacheControl(fieldValue(request.headers, 'cache-control')).has('no-transform');
     if (!coded) return withCodingVary(await next(plain));
     if (negotiation.hashRequest) await this.#waitForHash(request.key);
-    const known = this.#resources.find(request.key, plain.headers);
+    const known = await this.#resources.find(request.key, plain.headers);
     this.#observer({ type: 'lookup', result: known === undefined ? 'miss' : 'hit' });
     return known === undefined
       ? this.#pass(plain, await next(plain), negotiation)
@@ -145,7 +156,7 @@ class ContentServer {
         versions: { min: contentInformationVersion, max: contentInformationVersion },
       });
     } catch {
-      this.#resources.delete(request.key);
+      await this.#resources.delete(request.key);
       return undefined;
     }
     known.head = head;
@@ -188,27 +199,36 @@ class ContentServer {
     };
     const hinted = answer.with({ headers: { ...answer.headers, ...hint } });
     const length = Number(fieldValue(response.headers, 'content-length') ?? 0);
+    const remember = async (contentLength: number): Promise<void> => {
+      const head = rememberedFields(response.headers);
+      const resource = { validators, head, contentId, contentLength };
+      await this.#resources.put(request.key, names, request.headers, resource);
+    };
+    const release = await this.#claims?.claim(hashingOf(request.key));
+    // Another proxy hashes it: the client gets its bytes, and comes back for what that one makes.
+    if (release === undefined && this.#claims !== undefined) return hinted;
     let transform: PublishTransform;
     try {
-      transform = await this.#peerdist.server.publishThrough(contentId, { length, maxBytes: this.#maxBytes });
+      const durable = this.#records !== undefined;
+      transform = await this.#peerdist.server.publishThrough(contentId, { length, durable, maxBytes: this.#maxBytes });
     } catch (error) {
-      // Somebody else's body is being hashed right now, or hashing is not to be had: the client gets its bytes all the same.
-      return isPeerDistError(error, 'ERR_PEERDIST_ALREADY_EXISTS') && this.#running.has(request.key) ? hinted : answer;
+      release?.();
+      // Hashing is not to be had: the client gets its bytes all the same.
+      if (!isPeerDistError(error, 'ERR_PEERDIST_ALREADY_EXISTS')) return answer;
+      // Somebody else's body is being hashed right now, or has been, and what was known of the answer is lost.
+      if (this.#running.has(request.key)) return hinted;
+      if (this.#records === undefined || length === 0) return answer;
+      await remember(length);
+      return hinted;
     }
     this.#track(
       request.key,
-      transform.published.then(({ length: contentLength }) => {
-        if (contentLength < this.#minBytes) return this.#peerdist.server.unpublish(contentId);
-        const head = rememberedFields(response.headers);
-        this.#resources.put(
-          request.key,
-          names,
-          request.headers,
-          { validators, head, contentId, contentLength },
-          resourceBytes(head, contentId),
-        );
-        return true;
-      }),
+      transform.published
+        .then(async ({ length: contentLength }) => {
+          if (contentLength < this.#minBytes) await this.#peerdist.server.unpublish(contentId);
+          else await remember(contentLength);
+        })
+        .finally(release),
     );
     return hinted.through(transform);
   }
@@ -226,13 +246,17 @@ class ContentServer {
 
   async #waitForHash(key: string): Promise<void> {
     const running = this.#running.get(key);
-    if (running === undefined) return;
-    let cancel: (() => void) | undefined;
-    const timeout = new Promise<void>((resolve) => {
-      cancel = this.#clock.after(this.#hashWaitMs, resolve);
+    if (running === undefined && this.#claims === undefined) return;
+    const timeout = new AbortController();
+    const over = new Promise<void>((resolve) => {
+      timeout.signal.addEventListener('abort', () => resolve());
     });
-    await Promise.race([Promise.allSettled(running), timeout]);
-    cancel?.();
+    const cancel = this.#clock.after(this.#hashWaitMs, () => timeout.abort());
+    const hashed =
+      running === undefined ? this.#claims?.released(hashingOf(key), timeout.signal) : Promise.allSettled(running);
+    await Promise.race([hashed, over]);
+    cancel();
+    timeout.abort();
   }
 }
 
@@ -254,6 +278,11 @@ function singleRange(request: ProxyRequest, known: PublishedResource): ByteRange
   return ranges.length === 1 ? ranges[0] : 'plain';
 }
 
-function resourceBytes(head: object, contentId: string): number {
+function resourceBytes({ head, contentId }: PublishedResource): number {
   return 2 * (JSON.stringify(head).length + contentId.length);
+}
+
+/** Name of the work of hashing what lies under a key. */
+function hashingOf(key: string): string {
+  return `hashing\n${key}`;
 }

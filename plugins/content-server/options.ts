@@ -1,6 +1,7 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { PeerDist } from '../../lib/peerdist/index.ts';
+import type { Claims, RecordStore } from '../../lib/stores/index.ts';
 
 export interface ContentServerOptions {
   /** Publishes and answers; its server secret and stores decide what content information looks like and how long it lives. */
@@ -11,6 +12,13 @@ export interface ContentServerOptions {
   readonly maxBytes?: number | undefined;
   /** Milliseconds a hash request waits for a hash that is still running. @default 5000. Policy, not protocol */
   readonly hashWaitMs?: number | undefined;
+  /**
+   * Keeps across restarts, and shares with other proxies of this origin, what is known of answers. What is published then stays published,
+   * so the content information store of `peerdist` has to be durable too.
+   */
+  readonly records?: RecordStore | undefined;
+  /** Decides who hashes a content where several proxies could. */
+  readonly claims?: Claims | undefined;
   /** Bytes for what is remembered of answers' heads. @default 64 MiB */
   readonly maxIndexBytes?: number | undefined;
   readonly observer?: Observer | undefined;

@@ -25,6 +25,15 @@ export interface PublishedResource {
   readonly contentLength: number;
 }
 
+export function encodeResource({ validators, head, contentId, contentLength }: PublishedResource): Uint8Array {
+  return Buffer.from(JSON.stringify({ validators, head, contentId, contentLength } satisfies PublishedResource));
+}
+
+/** What {@link encodeResource} has made. @throws {SyntaxError} */
+export function decodeResource(bytes: Uint8Array): PublishedResource {
+  return JSON.parse(Buffer.from(bytes).toString()) as PublishedResource;
+}
+
 /** Fields of one answer that must not be given with another (RFC 9111 3.1 and 3.2), and those the coding replaces. */
 const NOT_REMEMBERED = new Set([
   'set-cookie',

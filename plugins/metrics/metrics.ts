@@ -37,6 +37,7 @@ export const METRICS = {
   peerdist_evictions_total: 'Entries a store dropped to stay within its limit.',
   peerdist_evicted_bytes_total: 'Bytes a store dropped to stay within its limit.',
   peerdist_store_bytes: 'Bytes a store holds.',
+  peerdist_store_faults_total: 'Times a store did not do its work, by what was wrong; clients do not notice.',
   peerdist_collapsed_requests_total: 'Requests served from a fetch that another client had started.',
   peerdist_tunnel_bytes_total: 'Bytes through CONNECT and WebSocket tunnels.',
   peerdist_plugin_failures_total: 'Exchanges in which a plug-in failed and was skipped.',
@@ -161,6 +162,11 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
   const information = counters('peerdist_content_information_total', 'result', ['sent', 'received', 'rejected']);
   const evictions = counters('peerdist_evictions_total', 'store', stores);
   const evicted = counters('peerdist_evicted_bytes_total', 'store', stores);
+  const faults = pairs(
+    'peerdist_store_faults_total',
+    ['store', stores],
+    ['fault', ['damaged', 'unsealed', 'failed', 'overloaded']],
+  );
   const storeBytes = new Gauge({
     name: 'peerdist_store_bytes',
     help: METRICS.peerdist_store_bytes,
@@ -223,6 +229,8 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
         return evicted[event.store].inc(event.bytes);
       case 'stored':
         return held[event.store].set(event.bytes);
+      case 'store_fault':
+        return faults[event.store][event.fault].inc();
       case 'collapsed':
         return collapsed.inc();
       case 'tunnel':

@@ -1026,8 +1026,8 @@ class FailingStore implements BlockStore {
     return this.#do('has', () => this.#inner.has(key));
   }
 
-  set(...args: Parameters<BlockStore['set']>): ReturnType<BlockStore['set']> {
-    return this.#do('set', () => this.#inner.set(...args));
+  set(...[key, block, label, segment]: Parameters<BlockStore['set']>): ReturnType<BlockStore['set']> {
+    return this.#do('set', () => this.#inner.set(key, block, label, segment));
   }
 
   segment(segmentId: string): ReturnType<BlockStore['segment']> {

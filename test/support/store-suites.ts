@@ -21,7 +21,7 @@ export interface StoreOptions {
   readonly clock?: Clock;
 }
 
-type Create<S> = (options: StoreOptions) => S;
+type Create<S> = (options: StoreOptions) => S | Promise<S>;
 
 /** What the two contracts have in common, so that limits and eviction are tested by the same lines. */
 interface Adapter {
@@ -44,7 +44,7 @@ export async function blockStoreSuite(test: Test, create: Create<BlockStore>): P
   });
 
   await test.test('keeps blocks as they are', async (sub) => {
-    const store = create({ maxBytes: 1_000_000 });
+    const store = await create({ maxBytes: 1_000_000 });
     sub.equal(await store.get('a:0'), undefined);
     sub.equal(await store.has('a:0'), false);
     await store.set('a:0', seededBytes(1, 65_536), 'test');
@@ -64,7 +64,7 @@ export async function blockStoreSuite(test: Test, create: Create<BlockStore>): P
       ['Uint8Array', large],
       ['Buffer', Buffer.from(large.buffer, large.byteOffset, large.byteLength)],
     ] as const) {
-      const store = create({ maxBytes: 1_000_000 });
+      const store = await create({ maxBytes: 1_000_000 });
       await store.set('view', whole.subarray(1_000, 3_000), 'test');
       const kept = await store.get('view');
       sub.equal(toHex(kept as Uint8Array), toHex(large.subarray(1_000, 3_000)));
@@ -73,7 +73,7 @@ export async function blockStoreSuite(test: Test, create: Create<BlockStore>): P
   });
 
   await test.test('labels: a block stays until the last of them goes', async (sub) => {
-    const store = create({ maxBytes: 1_000_000 });
+    const store = await create({ maxBytes: 1_000_000 });
     const block = seededBytes(5, 1_000);
     const here = (...keys: readonly string[]): Promise<boolean[]> =>
       Promise.all(keys.map(async (key) => store.has(key)));
@@ -110,8 +110,8 @@ export async function blockStoreSuite(test: Test, create: Create<BlockStore>): P
   });
 
   await test.test('labels: of many blocks', async (sub) => {
-    const count = await capacity(adapt(create({ maxBytes: 200_000 })));
-    const store = create({ maxBytes: 200_000 });
+    const count = await capacity(adapt(await create({ maxBytes: 200_000 })));
+    const store = await create({ maxBytes: 200_000 });
     for (let index = 0; index < count; index += 1)
       await store.set(entry(index), seededBytes(index + 1, ENTRY_BYTES), index % 2 === 0 ? 'even' : 'odd');
     const { bytes } = store;
@@ -126,8 +126,8 @@ export async function blockStoreSuite(test: Test, create: Create<BlockStore>): P
   });
 
   await test.test('asking whether a block is here is no use of it', async (sub) => {
-    const count = await capacity(adapt(create({ maxBytes: 200_000 })));
-    const store = create({ maxBytes: 200_000 });
+    const count = await capacity(adapt(await create({ maxBytes: 200_000 })));
+    const store = await create({ maxBytes: 200_000 });
     for (let index = 0; index < count; index += 1)
       await store.set(entry(index), seededBytes(index + 1, ENTRY_BYTES), 'test');
     sub.equal(await store.has(entry(0)), true);
@@ -138,7 +138,7 @@ export async function blockStoreSuite(test: Test, create: Create<BlockStore>): P
 
   await segmentSuite(test, create);
 
-  await limitsSuite(test, (options) => adapt(create(options)));
+  await limitsSuite(test, async (options) => adapt(await create(options)));
 }
 
 /** What can be given to peers: which blocks of which segments are here. */
@@ -151,7 +151,7 @@ async function segmentSuite(test: Test, create: Create<BlockStore>): Promise<voi
   };
 
   await test.test('segments: the blocks held, in ascending order whatever order they came in', async (sub) => {
-    const store = create({ maxBytes: 10_000_000 });
+    const store = await create({ maxBytes: 10_000_000 });
     sub.equal(await store.segment('a'), undefined);
     const indexes = [...Array.from({ length: 60 }, (_, index) => index), 255, 510, 511];
     for (const index of shuffled(indexes, 3)) await store.set(blockKey('a', index), block, 'test', facts(1));
@@ -167,7 +167,7 @@ async function segmentSuite(test: Test, create: Create<BlockStore>): Promise<voi
 
   await test.test('segments: the secret is a copy, since the first block came', async (sub) => {
     const clock = new ManualClock();
-    const store = create({ maxBytes: 1_000_000, clock });
+    const store = await create({ maxBytes: 1_000_000, clock });
     const large = seededBytes(4, 1_000_000);
     const secret = large.subarray(500, 532);
     const kept = toHex(secret);
@@ -191,7 +191,7 @@ async function segmentSuite(test: Test, create: Create<BlockStore>): Promise<voi
   });
 
   await test.test('segments: without facts a block is for the owner alone', async (sub) => {
-    const store = create({ maxBytes: 1_000_000 });
+    const store = await create({ maxBytes: 1_000_000 });
     await store.set(blockKey('a', 0), block, 'test');
     await store.set(blockKey('a', 1), block, 'test', facts(1));
     sub.same(await blocksOf(store, 'a'), [1]);
@@ -207,7 +207,7 @@ async function segmentSuite(test: Test, create: Create<BlockStore>): Promise<voi
   });
 
   await test.test('segments: what is deleted, flushed or evicted is not offered', async (sub) => {
-    const store = create({ maxBytes: 1_000_000 });
+    const store = await create({ maxBytes: 1_000_000 });
     for (const index of [0, 1, 2, 3])
       await store.set(blockKey('a', index), block, index % 2 === 0 ? 'even' : 'odd', facts(1));
     await store.label(blockKey('a', 2), 'odd');
@@ -220,7 +220,7 @@ async function segmentSuite(test: Test, create: Create<BlockStore>): Promise<voi
     await store.flush('odd');
     sub.equal(await store.segment('a'), undefined, 'no block, no segment');
 
-    const small = create({ maxBytes: 200_000 });
+    const small = await create({ maxBytes: 200_000 });
     for (let index = 0; index < 100; index += 1) {
       const segmentId = index % 3 === 0 ? 'a' : 'b';
       await small.set(blockKey(segmentId, index), seededBytes(index + 1, ENTRY_BYTES), 'test', facts(1));
@@ -235,7 +235,7 @@ async function segmentSuite(test: Test, create: Create<BlockStore>): Promise<voi
   });
 
   await test.test('segments: a block that was not kept is not offered', async (sub) => {
-    const store = create({ maxBytes: 100_000 });
+    const store = await create({ maxBytes: 100_000 });
     await store.set(blockKey('a', 0), seededBytes(1, 100_001), 'test', facts(1));
     sub.equal(await store.segment('a'), undefined);
     await store.set(blockKey('a', 0), block, 'test', facts(1));
@@ -246,7 +246,7 @@ async function segmentSuite(test: Test, create: Create<BlockStore>): Promise<voi
   });
 
   await test.test('segments: asking what can be given is no use of it', async (sub) => {
-    const store = create({ maxBytes: 200_000 });
+    const store = await create({ maxBytes: 200_000 });
     let count = 0;
     // Until the first has left.
     do {
@@ -276,7 +276,7 @@ export async function contentInformationStoreSuite(test: Test, create: Create<Co
   });
 
   await test.test('keeps records as they are', async (sub) => {
-    const store = create({ maxBytes: 1_000_000 });
+    const store = await create({ maxBytes: 1_000_000 });
     sub.equal(await store.get('a'), undefined);
     await store.set('a', record(5_000));
     await store.set('b', { contentLength: 7, encoded: { 2: seededBytes(9, 70) } });
@@ -294,7 +294,7 @@ export async function contentInformationStoreSuite(test: Test, create: Create<Co
     sub.equal((await store.get('b'))?.contentLength, 7);
   });
 
-  await limitsSuite(test, (options) => adapt(create(options)));
+  await limitsSuite(test, async (options) => adapt(await create(options)));
 }
 
 /** Entries of {@link ENTRY_BYTES} that fit. */
@@ -317,7 +317,7 @@ function entry(index: number): string {
 async function limitsSuite(test: Test, create: Create<Adapter>): Promise<void> {
   await test.test('never holds more than its limit', async (sub) => {
     const maxBytes = 300_000;
-    const store = create({ maxBytes });
+    const store = await create({ maxBytes });
     const next = words(17);
     const sizes = new Map<string, number>();
     let most = 0;
@@ -342,17 +342,19 @@ async function limitsSuite(test: Test, create: Create<Adapter>): Promise<void> {
   });
 
   await test.test('bookkeeping counts too', async (sub) => {
-    const store = create({ maxBytes: 100_000 });
-    for (let index = 0; index < 10_000; index += 1) await store.put(`key ${index}`, 1);
+    const store = await create({ maxBytes: 100_000 });
+    const many = Array.from({ length: 10_000 }, (_, index) => `key ${index}`);
+    for (let from = 0; from < many.length; from += 500)
+      await Promise.all(many.slice(from, from + 500).map((key) => store.put(key, 1)));
     let held = 0;
-    for (let index = 0; index < 10_000; index += 1) if ((await store.use(`key ${index}`)) !== undefined) held += 1;
+    for (const key of many) if ((await store.use(key)) !== undefined) held += 1;
     sub.ok(held > 0 && held < 1_000, `${held} entries of one byte in 100,000 bytes`);
   });
 
   await test.test('the least recently used leaves first', async (sub) => {
-    const count = await capacity(create({ maxBytes: 200_000 }));
+    const count = await capacity(await create({ maxBytes: 200_000 }));
     sub.ok(count > 5 && count <= 20, `${count} fit`);
-    const store = create({ maxBytes: 200_000 });
+    const store = await create({ maxBytes: 200_000 });
     for (let index = 0; index < count; index += 1) await store.put(entry(index), ENTRY_BYTES);
     sub.equal(await store.use(entry(0)), ENTRY_BYTES);
     await store.put(entry(2), ENTRY_BYTES);
@@ -367,7 +369,7 @@ async function limitsSuite(test: Test, create: Create<Adapter>): Promise<void> {
   });
 
   await test.test('an entry that does not fit alone is not kept and drives nobody out', async (sub) => {
-    const store = create({ maxBytes: 100_000 });
+    const store = await create({ maxBytes: 100_000 });
     await store.put('small', 1_000);
     await store.put('huge', 100_001);
     sub.equal(await store.use('huge'), undefined);
@@ -378,7 +380,7 @@ async function limitsSuite(test: Test, create: Create<Adapter>): Promise<void> {
   });
 
   await test.test('replaced and removed entries are not counted', async (sub) => {
-    const store = create({ maxBytes: 100_000 });
+    const store = await create({ maxBytes: 100_000 });
     sub.equal(store.bytes(), 0);
     await store.put('a', 50_000);
     const once = store.bytes();
@@ -386,7 +388,8 @@ async function limitsSuite(test: Test, create: Create<Adapter>): Promise<void> {
     for (let round = 0; round < 5; round += 1) await store.put('a', 50_000);
     sub.equal(store.bytes(), once, 'the same again');
     await store.put('a', 10_000);
-    sub.equal(store.bytes(), once - 40_000, 'smaller');
+    // A store may count in pages.
+    sub.ok(Math.abs(store.bytes() - (once - 40_000)) < 8_192, 'smaller');
     sub.equal(await store.use('a'), 10_000);
     await store.remove('a');
     sub.equal(store.bytes(), 0);

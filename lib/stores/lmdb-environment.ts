@@ -1,0 +1,181 @@
+/**
+ * A directory with an LMDB environment: who owns it, whether it can be opened, what becomes of a damaged one.
+ *
+ * LMDB survives the end of its process at any moment, but it maps its file and believes it: a truncated or foreign one ends the process (SIGBUS,
+ * SIGSEGV). So a file that was not closed by its owner, or has another size since, is first opened and walked by a child; where the
+ * child dies, the directory is moved aside.
+ */
+import { execFile } from 'node:child_process';
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { RootDatabase } from 'lmdb';
+import { PeerDistError } from '../errors.ts';
+
+export type { Database, RootDatabase } from 'lmdb';
+
+/** Files of a store directory beside those of LMDB. */
+export const DATA_FILE = 'data.mdb';
+const CLEAN_FILE = 'closed';
+const OWNER_FILE = 'owner';
+
+/** Milliseconds for the walk; whoever takes longer is stuck in a file it cannot read. Policy, not protocol. */
+const CHECK_TIMEOUT_MS = 600_000;
+
+export interface EnvironmentOptions {
+  readonly directory: string;
+  /** Told in a line what an administrator should know. */
+  readonly warn?: ((line: string) => void) | undefined;
+  /** True where another process is the owner and has the directory open: nothing is checked or claimed. @default false */
+  readonly isGuest?: boolean | undefined;
+}
+
+export interface Environment {
+  readonly root: RootDatabase;
+  readonly directory: string;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the environment of a directory, which is made where there is none.
+ *
+ * @throws {@link PeerDistError} `ERR_PEERDIST_STORE_IN_USE` when another process owns it; `ERR_PEERDIST_STORE_UNAVAILABLE` when it cannot be made,
+ * read or written, or the package `lmdb` is not installed
+ */
+export async function openEnvironment(options: EnvironmentOptions): Promise<Environment> {
+  const { directory, warn = () => {}, isGuest = false } = options;
+  const lmdb = await loadLmdb();
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    if (!isGuest) {
+      claim(directory);
+      await moveAsideIfDamaged(directory, warn);
+      rmSync(join(directory, CLEAN_FILE), { force: true });
+    }
+    const root = lmdb.open({
+      path: directory,
+      noSubdir: false,
+      maxDbs: 16,
+      cache: false,
+      encoding: 'binary',
+      // What is left of other memory in the slack of pages stays in this machine's own file.
+      noMemInit: true,
+      // Measured: half the work of the default. What is lost with the machine, not the process, is the last moment.
+      overlappingSync: false,
+    });
+    return {
+      root,
+      directory,
+      async close() {
+        await root.close();
+        if (!isGuest) leave(directory);
+      },
+    };
+  } catch (error) {
+    if (error instanceof PeerDistError) throw error;
+    if (!isGuest) rmSync(join(directory, OWNER_FILE), { force: true });
+    throw unavailable(`cannot use the store ${directory}: ${(error as NodeJS.ErrnoException).message}`, error);
+  }
+}
+
+/** Process that has the directory open, if there is one. */
+export function ownerOf(directory: string): number | undefined {
+  try {
+    const [pid = '', start = ''] = readFileSync(join(directory, OWNER_FILE), 'utf8').split(' ');
+    if (Number(pid) === process.pid || startOf(Number(pid)) !== start) return undefined;
+    process.kill(Number(pid), 0);
+    return Number(pid);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    // Somebody else's process is there all the same.
+    return code === 'EPERM' ? -1 : undefined;
+  }
+}
+
+async function loadLmdb(): Promise<typeof import('lmdb')> {
+  try {
+    return await import('lmdb');
+  } catch (error) {
+    throw unavailable('a store on disk needs the package lmdb, which is not installed', error);
+  }
+}
+
+function claim(directory: string): void {
+  const owner = ownerOf(directory);
+  if (owner !== undefined)
+    throw new PeerDistError(
+      'ERR_PEERDIST_STORE_IN_USE',
+      `the store ${directory} is in use by another process${owner < 0 ? '' : ` (${owner})`}; see --state-dir`,
+    );
+  writeFileSync(join(directory, OWNER_FILE), `${process.pid} ${startOf(process.pid)}`, { mode: 0o600 });
+}
+
+/** When a process began, so that a number that was given again is not taken for it. Empty where the system does not say. */
+function startOf(pid: number): string {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  } catch {
+    return '';
+  }
+}
+
+function leave(directory: string): void {
+  try {
+    writeFileSync(join(directory, CLEAN_FILE), String(statSync(join(directory, DATA_FILE)).size), { mode: 0o600 });
+    rmSync(join(directory, OWNER_FILE), { force: true });
+  } catch {
+    // Then the next one looks closely.
+  }
+}
+
+async function moveAsideIfDamaged(directory: string, warn: (line: string) => void): Promise<void> {
+  const size = sizeOf(join(directory, DATA_FILE));
+  if (size === undefined || wasClosedAt(directory) === size) return;
+  const damage = await findDamage(directory);
+  if (damage === undefined) return;
+  const aside = `${directory}.damaged`;
+  // One is enough to look at; more would fill the disk.
+  rmSync(aside, { recursive: true, force: true });
+  renameSync(directory, aside);
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  claim(directory);
+  warn(`the store ${directory} is damaged (${damage}); moved it to ${aside} and started an empty one`);
+}
+
+/** Walks a store in a process of its own. @returns what is wrong with it */
+export function findDamage(directory: string): Promise<string | undefined> {
+  const script = fileURLToPath(new URL('./lmdb-check.js', import.meta.url));
+  return new Promise((resolve) => {
+    execFile(
+      process.execPath,
+      [script, directory],
+      { timeout: CHECK_TIMEOUT_MS, killSignal: 'SIGKILL', cwd: dirname(directory), env: {} },
+      (error, _stdout, stderr) => {
+        if (error === null) return resolve(undefined);
+        const line = stderr.trim().split('\n').at(-1) ?? '';
+        return resolve(error.signal == null ? line || 'it cannot be read' : `reading it ended with ${error.signal}`);
+      },
+    );
+  });
+}
+
+function wasClosedAt(directory: string): number | undefined {
+  try {
+    return Number(readFileSync(join(directory, CLEAN_FILE), 'utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+function sizeOf(file: string): number | undefined {
+  try {
+    return statSync(file).size;
+  } catch {
+    return undefined;
+  }
+}
+
+function unavailable(message: string, cause: unknown): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_STORE_UNAVAILABLE', message, { cause });
+}

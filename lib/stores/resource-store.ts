@@ -1,0 +1,139 @@
+import { type HeaderFields, selectingValues } from '../http/index.ts';
+import { MemoryResourceStore, type MemoryResourceStoreOptions } from './memory-resource-store.ts';
+import type { MaybePromise, RecordStore } from './types.ts';
+
+/** How a value is kept where it outlives the process. */
+export interface ResourceCodec<T> {
+  readonly encode: (value: T) => Uint8Array;
+  /** Undefined when nothing can be made of it any more. */
+  readonly decode: (bytes: Uint8Array) => MaybePromise<T | undefined>;
+}
+
+export interface ResourceStoreOptions<T> extends MemoryResourceStoreOptions<T> {
+  /** Undefined keeps everything in memory alone. */
+  readonly durable?: (ResourceCodec<T> & { readonly records: RecordStore }) | undefined;
+  /** Bytes a value costs to keep in memory. */
+  readonly bytesOf: (value: T) => number;
+}
+
+/** All variants of a resource as they are kept: the fields that select, and what they select. */
+interface Kept {
+  readonly names: readonly string[];
+  /** Values in base64 by selecting fields, oldest first. */
+  readonly variants: Readonly<Record<string, string>>;
+}
+
+const PREFIX = 'resource\n';
+const MAX_VARIANTS = 16;
+
+/** What a proxy remembers of resources, see {@link MemoryResourceStore}; with records behind, also across restarts and between processes. */
+export class ResourceStore<T> {
+  readonly #memory: MemoryResourceStore<T>;
+  readonly #durable: ResourceStoreOptions<T>['durable'];
+  readonly #bytesOf: (value: T) => number;
+  readonly #onRemove: (value: T) => void;
+  #version: number | undefined;
+
+  constructor({ durable, bytesOf, ...memory }: ResourceStoreOptions<T>) {
+    this.#memory = new MemoryResourceStore(memory);
+    this.#durable = durable;
+    this.#bytesOf = bytesOf;
+    this.#onRemove = memory.onRemove ?? (() => {});
+    this.#version = durable?.records.version;
+  }
+
+  get bytes(): number {
+    return this.#memory.bytes;
+  }
+
+  /** What is known of the answer this request selects; at once when it is in memory. Never throws or rejects. */
+  find(key: string, request: HeaderFields): MaybePromise<T | undefined> {
+    if (this.#durable !== undefined && this.#durable.records.version !== this.#version) {
+      // Another process has deleted something.
+      this.#version = this.#durable.records.version;
+      this.#memory.clear();
+    }
+    const near = this.#memory.find(key, request);
+    return near !== undefined || this.#durable === undefined ? near : this.#load(key, request);
+  }
+
+  /** Whether this very value is in memory for such requests. */
+  isInMemory(key: string, request: HeaderFields, value: T): boolean {
+    return this.#memory.find(key, request) === value;
+  }
+
+  /** Remembers a value for requests like this one. Never rejects: records that fail only forget. */
+  async put(key: string, names: readonly string[], request: HeaderFields, value: T): Promise<void> {
+    this.#memory.put(key, names, request, value, this.#bytesOf(value));
+    if (this.#durable === undefined) return;
+    const { records, encode } = this.#durable;
+    try {
+      const kept = parse(await records.get(PREFIX + key));
+      const isSame = kept !== undefined && kept.names.join() === names.join();
+      const variants = isSame ? { ...kept.variants } : {};
+      const selecting = selectingValues(names, request);
+      delete variants[selecting];
+      variants[selecting] = Buffer.from(encode(value)).toString('base64');
+      for (const oldest of Object.keys(variants).slice(0, -MAX_VARIANTS)) delete variants[oldest];
+      await records.set(PREFIX + key, Buffer.from(JSON.stringify({ names, variants })));
+    } catch {
+      // as said
+    }
+  }
+
+  /** Forgets a resource with all its variants. Never rejects. */
+  async delete(key: string): Promise<void> {
+    this.#memory.delete(key);
+    try {
+      await this.#durable?.records.delete(PREFIX + key);
+    } catch {
+      // as said
+    }
+  }
+
+  /** Forgets what is in memory. */
+  clear(): void {
+    this.#memory.clear();
+  }
+
+  async #load(key: string, request: HeaderFields): Promise<T | undefined> {
+    const { records, decode } = this.#durable as NonNullable<ResourceStoreOptions<T>['durable']>;
+    try {
+      const kept = parse(await records.get(PREFIX + key));
+      const encoded = kept?.variants[selectingValues(kept.names, request)];
+      const value = encoded === undefined ? undefined : await decode(Buffer.from(encoded, 'base64'));
+      if (kept === undefined || value === undefined) return undefined;
+      // Somebody else may have been quicker.
+      const near = this.#memory.find(key, request);
+      if (near !== undefined) {
+        this.#onRemove(value);
+        return near;
+      }
+      this.#memory.put(key, kept.names, request, value, this.#bytesOf(value));
+      return value;
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+/** Name of the records of resources, for administrators. @returns undefined for other records */
+export function resourceKeyOf(recordName: string): string | undefined {
+  return recordName.startsWith(PREFIX) ? recordName.slice(PREFIX.length) : undefined;
+}
+
+/** The encoded values of all variants in a record. */
+export function resourceVariants(value: Uint8Array): readonly Uint8Array[] {
+  return Object.values(parse(value)?.variants ?? {}).map((encoded) => Buffer.from(encoded, 'base64'));
+}
+
+function parse(value: Uint8Array | undefined): Kept | undefined {
+  if (value === undefined) return undefined;
+  try {
+    const { names, variants } = JSON.parse(Buffer.from(value).toString()) as Kept;
+    if (!Array.isArray(names) || typeof variants !== 'object' || variants === null) return undefined;
+    return { names, variants: Object.assign(Object.create(null) as object, variants) };
+  } catch {
+    return undefined;
+  }
+}
