@@ -34,7 +34,7 @@ async function pair(
     'branch',
     '--origin',
     reverse.url,
-    '--cache-size',
+    '--max-cache',
     '2GiB',
     '--pending-size',
     '1200MiB',

@@ -30,7 +30,7 @@ const startHosted = (): Promise<Running> =>
     '--no-offer-listen',
     '--no-admin',
     '--allow-local-offers',
-    '--cache-size',
+    '--max-cache',
     '2GiB',
     '--client-quota',
     '100GiB',

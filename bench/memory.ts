@@ -14,14 +14,14 @@ async function peak(gigabytes: number): Promise<{ reverse: number; branch: numbe
     origin.url,
     '--secret-hex',
     '00ff',
-    '--store-size',
+    '--max-cache',
     String(STORE_BYTES),
   );
   const branch = await startCommand(
     'branch',
     '--origin',
     reverse.url,
-    '--cache-size',
+    '--max-cache',
     String(STORE_BYTES),
     '--pending-size',
     String(STORE_BYTES),

@@ -58,7 +58,7 @@ export async function startNode(script: string, ...args: readonly string[]): Pro
 
 export const startServer = (kind: string, ...args: readonly string[]): Promise<Running> =>
   startNode('./server.js', kind, ...args);
-/** A role of the command, without neighbours. */
+/** A role of the command, without neighbours; in memory unless the arguments say otherwise. */
 export const startCommand = (...args: readonly string[]): Promise<Running> =>
   startNode(
     '../plugins/standalone/main.js',
@@ -67,6 +67,8 @@ export const startCommand = (...args: readonly string[]): Promise<Running> =>
     '127.0.0.1:0',
     '--no-admin',
     ...(args[0] === 'branch' ? ['--no-peers'] : []),
+    ...(args.includes('--store') ? [] : ['--store', 'memory']),
+    ...(args.includes('--state-dir') ? [] : ['--state-dir', scratchFile('state')]),
   );
 
 /** nginx as an ordinary file server for the benchmark's directory. */

@@ -7,6 +7,8 @@ import { benchMemory } from './memory.ts';
 import { benchPeers } from './peers.ts';
 import { benchReverse } from './reverse.ts';
 import { type Line, printReport } from './report.ts';
+import { benchStores } from './stores.ts';
+import { benchWorkers } from './workers.ts';
 
 const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
   hashing: benchHashing,
@@ -16,6 +18,8 @@ const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
   'first-byte': benchFirstByte,
   peers: benchPeers,
   hosted: benchHosted,
+  stores: benchStores,
+  workers: benchWorkers,
   api: benchApi,
   memory: benchMemory,
 };

@@ -28,7 +28,7 @@ function rows(heading: string): string[][] {
 }
 
 function helpOptions(command: string): string[] {
-  const help = execFileSync(process.execPath, ['dist/plugins/standalone/main.js', command, '--help'], {
+  const help = execFileSync(process.execPath, ['dist/plugins/standalone/main.js', ...command.split(' '), '--help'], {
     encoding: 'utf8',
   });
   return [...help.matchAll(/^ {2}(-\S.*?)(?: {2,}|$)/gm)]
@@ -40,11 +40,19 @@ t.test('every option of the command has its row', (t) => {
   const table = (heading: string): string[] => rows(heading).map((row) => row[0] as string);
   const both = table('### Both');
   const secret = table('### The server secret');
-  t.strictSame([...table('### `peerdist reverse`'), ...both, ...secret].toSorted(), helpOptions('reverse').toSorted());
+  const stores = table('### Stores and workers');
+  t.strictSame(
+    [...table('### `peerdist reverse`'), ...both, ...stores, ...secret].toSorted(),
+    helpOptions('reverse').toSorted(),
+  );
   const discovery = table('### Discovery');
   const peers = [...table('### Asking peers'), ...discovery];
-  t.strictSame([...table('### `peerdist branch`'), ...both, ...peers].toSorted(), helpOptions('branch').toSorted());
-  t.strictSame(table('### `peerdist hosted`').toSorted(), helpOptions('hosted').toSorted());
+  t.strictSame(
+    [...table('### `peerdist branch`'), ...both, ...stores, ...peers].toSorted(),
+    helpOptions('branch').toSorted(),
+  );
+  t.strictSame([...table('### `peerdist hosted`'), ...stores].toSorted(), helpOptions('hosted').toSorted());
+  t.strictSame(table('### `peerdist secret`').toSorted(), helpOptions('secret export').toSorted());
   t.strictSame(table('### `peerdist export').toSorted(), helpOptions('export').toSorted());
   t.strictSame([...table('### `peerdist probe'), ...discovery].toSorted(), helpOptions('probe').toSorted());
   t.strictSame([...table('### `peerdist get'), ...peers].toSorted(), helpOptions('get').toSorted());

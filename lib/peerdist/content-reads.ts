@@ -139,10 +139,9 @@ export function peekContent(
   if (range.length === 0) return pieces;
   const { first, last } = content.ordinals(range);
   for (let ordinal = first; ordinal <= last; ordinal += 1) {
-    const block = content.block(ordinal);
-    const bytes = broker.peek(content, block);
-    if (bytes === undefined) return undefined;
-    pieces.push(clip(block, bytes, range));
+    const piece = broker.peek(content, content.block(ordinal), range);
+    if (piece === undefined) return undefined;
+    pieces.push(piece);
   }
   return pieces;
 }

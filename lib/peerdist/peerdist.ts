@@ -9,6 +9,7 @@ import { ServerSecret, type V1AlgorithmName } from '../protocol/pccrc/index.ts';
 import { BlockBroker, type BlockBrokerOptions, type BlockSource } from '../services/index.ts';
 import {
   type BlockStore,
+  type Claims,
   type ContentInformationStore,
   MemoryBlockStore,
   MemoryContentInformationStore,
@@ -39,6 +40,8 @@ export interface PeerDistComponents {
   readonly sources?: readonly BlockSource[] | undefined;
   /** Told of each block that came from the origin and is in the store now: by `onMissing` or `addData`. */
   readonly onOriginBlock?: BlockBrokerOptions['onOriginBlock'];
+  /** Shared by the processes that share the block store: of these, one brings a block from the origin. */
+  readonly claims?: Claims | undefined;
   readonly hashProvider?: HashProvider | undefined;
   /** Where publications are hashed. @default on the calling thread */
   readonly createEngine?: ((options: HashingOptions) => HashingEngine) | undefined;
@@ -143,6 +146,7 @@ export class PeerDist extends EventEmitter<PeerDistEvents> implements AsyncDispo
     const broker = new BlockBroker({
       store: components.blockStore ?? new MemoryBlockStore({ maxBytes: DEFAULT_BLOCK_STORE_BYTES, observer }),
       onOriginBlock: components.onOriginBlock,
+      claims: components.claims,
       observer,
       clock,
     });

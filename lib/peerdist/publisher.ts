@@ -271,11 +271,21 @@ export class PeerDistServer {
   }
 
   #name(id: ContentId): Name {
-    if (typeof id !== 'string') assertBytes(id);
-    const contentId = typeof id === 'string' ? new TextEncoder().encode(id) : Uint8Array.from(id);
-    const durableKey = `${this.#components.identity}\0${toHex(contentId)}`;
+    const contentId = bytesOf(id);
+    const durableKey = durableKeyOf(this.#components.identity, contentId);
     return { contentId, durableKey, ownKey: `${durableKey}\0${this.#instance}` };
   }
+}
+
+/** Name that a {@link ContentInformationStore} has for a durable publication; for administrators. */
+export function durableKeyOf(identity: PublisherIdentity, id: ContentId): string {
+  return `${identity}\0${toHex(bytesOf(id))}`;
+}
+
+function bytesOf(id: ContentId): Uint8Array {
+  if (typeof id === 'string') return new TextEncoder().encode(id);
+  assertBytes(id);
+  return Uint8Array.from(id);
 }
 
 function toRecord(information: readonly ContentInformation[]): ContentInformationRecord {

@@ -1,8 +1,10 @@
+import { type ByteRange, intersect } from '../bytes/index.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { isPeerDistError, PeerDistError, PeerDistMissingDataError } from '../errors.ts';
 import { type BlockOrigin, ignoreObservations, type Observer } from '../observer.ts';
 import type { ContentBlock } from '../protocol/pccrc/index.ts';
-import type { BlockStore, MaybePromise } from '../stores/index.ts';
+import type { BlockStore, Claims, MaybePromise } from '../stores/index.ts';
+import { BlockClaims } from './block-claims.ts';
 import type { BlockRequest, BlockSource } from './block-source.ts';
 import type { DescribedContent } from './described-content.ts';
 import { createLocalSource, type LocalSource } from './local-source.ts';
@@ -18,6 +20,8 @@ export interface BlockBrokerOptions {
   readonly store: BlockStore;
   /** Told of each block from the origin that has been put into the store. */
   readonly onOriginBlock?: ((content: DescribedContent, block: ContentBlock) => void) | undefined;
+  /** Shared by the processes that share the store: of these, one fetches a block. */
+  readonly claims?: Claims | undefined;
   readonly observer?: Observer | undefined;
   readonly clock?: Clock | undefined;
 }
@@ -34,16 +38,24 @@ export class BlockBroker {
   readonly #onOriginBlock: BlockBrokerOptions['onOriginBlock'];
   readonly #observer: Observer;
   readonly #clock: Clock;
+  readonly #claims: BlockClaims | undefined;
   readonly #flights = new SingleFlight<RetrievedBlock>();
   /** Flights that nobody may join, so far. */
   #alone = 0;
 
-  constructor({ store, onOriginBlock, observer = ignoreObservations, clock = systemClock }: BlockBrokerOptions) {
+  constructor({
+    store,
+    onOriginBlock,
+    claims,
+    observer = ignoreObservations,
+    clock = systemClock,
+  }: BlockBrokerOptions) {
     this.#store = store;
     this.#onOriginBlock = onOriginBlock;
     this.#local = createLocalSource(store);
     this.#observer = observer;
     this.#clock = clock;
+    this.#claims = claims && new BlockClaims(claims, clock);
   }
 
   /**
@@ -61,10 +73,23 @@ export class BlockBroker {
     return this.#retrieveElsewhere(request, local, sources, signal);
   }
 
-  /** The block if the own store has it and answers at once. Never throws: a store that fails is a store without the block. */
-  peek(content: DescribedContent, block: ContentBlock): Uint8Array | undefined {
+  /**
+   * What lies in a range of the content of a block, if the own store has it and answers at once. Never throws: a store that fails is a store
+   * without the block.
+   */
+  peek(content: DescribedContent, block: ContentBlock, range: ByteRange): Uint8Array | undefined {
+    const { offset, length } = intersect(block, range);
+    const part = { offset: offset - block.offset, length };
+    try {
+      const near = this.#store.peek?.(content.key(block), block.length, part);
+      if (near !== undefined) return near;
+    } catch {
+      return undefined;
+    }
     const bytes = this.held(content, block);
-    return bytes instanceof Promise ? undefined : bytes;
+    return bytes === undefined || bytes instanceof Promise
+      ? undefined
+      : bytes.subarray(part.offset, part.offset + part.length);
   }
 
   /** The block if the own store has it and answers before its deadline. Never throws or rejects. */
@@ -108,7 +133,7 @@ export class BlockBroker {
     const joining = this.#flights.has(key);
     if (joining) this.#observer({ type: 'collapsed' });
     try {
-      const retrieved = await this.#flights.do(key, signal, (shared) => this.#ask(request, sources, shared));
+      const retrieved = await this.#flights.do(key, signal, (shared) => this.#claimAndAsk(request, sources, shared));
       if (joining && retrieved.source !== 'store') void this.#label(key, request.label);
       return retrieved;
     } catch (error) {
@@ -118,7 +143,41 @@ export class BlockBroker {
     }
   }
 
-  async #ask(request: BlockRequest, sources: readonly BlockSource[], signal: AbortSignal): Promise<RetrievedBlock> {
+  /** Lets another process go first that is about to bring the block across the WAN. */
+  async #claimAndAsk(
+    request: BlockRequest,
+    sources: readonly BlockSource[],
+    signal: AbortSignal,
+  ): Promise<RetrievedBlock> {
+    const { content, ordinal, persist, fetchMissing } = request;
+    if (this.#claims === undefined || !persist || fetchMissing === undefined)
+      return this.#ask(request, sources, signal);
+    const look = async (): Promise<boolean> => this.holds(content, ordinal);
+    const leave = await this.#claims.enter(content, ordinal, signal, look);
+    if (leave === undefined) {
+      const bytes = await this.held(content, content.block(ordinal));
+      return bytes === undefined ? this.#ask(request, sources, signal) : { bytes, source: 'store' };
+    }
+    const leaveWhenCommitted = async (kept: Promise<void> | undefined): Promise<void> => {
+      await kept;
+      await this.#store.committed?.(content.keyOf(ordinal));
+      leave();
+    };
+    try {
+      return await this.#ask(request, sources, signal, (kept) => void leaveWhenCommitted(kept));
+    } catch (error) {
+      leave();
+      throw error;
+    }
+  }
+
+  /** @param onKept told of what has been found, and when it is stored */
+  async #ask(
+    request: BlockRequest,
+    sources: readonly BlockSource[],
+    signal: AbortSignal,
+    onKept: (kept: Promise<void> | undefined) => void = () => {},
+  ): Promise<RetrievedBlock> {
     const { content, persist } = request;
     const block = content.block(request.ordinal);
     const { timeoutMs } = request;
@@ -143,8 +202,9 @@ export class BlockBroker {
         if (bytes === undefined) continue;
         if (source.trusted || this.#verify(request, bytes, source.name)) {
           // Storing never holds a reader back.
-          if (persist && source.name !== 'store')
-            void this.keep(content, block, bytes, request.label, source.name === 'origin');
+          const isNew = persist && source.name !== 'store';
+          const kept = isNew ? this.keep(content, block, bytes, request.label, source.name === 'origin') : undefined;
+          onKept(kept);
           return { bytes, source: source.name };
         }
         failure = new PeerDistError('ERR_PEERDIST_HASH_MISMATCH', `bytes from ${source.name} do not match their hash`);

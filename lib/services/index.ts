@@ -26,6 +26,7 @@ export {
   OfferServer,
   type OfferServerOptions,
   type OffersOptions,
+  type FetchNote,
   SealedBlocks,
   SealingStore,
   SegmentLists,

@@ -1,3 +1,4 @@
+import type { ByteRange } from '../bytes/index.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Observer } from '../observer.ts';
 import { type EnvironmentOptions, openEnvironment, type Database } from './lmdb-environment.ts';
@@ -24,6 +25,8 @@ type SegmentRow = [
 
 export interface LmdbBlockStoreOptions extends EnvironmentOptions {
   readonly maxBytes: number;
+  /** Milliseconds that blocks may wait for more, so that one transaction writes many. @default 0 */
+  readonly commitDelayMs?: number | undefined;
   readonly observer?: Observer | undefined;
   readonly clock?: Clock | undefined;
 }
@@ -65,6 +68,10 @@ export class LmdbBlockStore implements DurableBlockStore {
 
   get(key: string, check?: BlockCheck): MaybePromise<Uint8Array | undefined> {
     return this.#table.get(key, check);
+  }
+
+  peek(key: string, length: number, part: ByteRange): Uint8Array | undefined {
+    return this.#table.peek(key, length, part);
   }
 
   has(key: string): boolean {
@@ -126,7 +133,12 @@ export class LmdbBlockStore implements DurableBlockStore {
     return this.#table.all();
   }
 
-  /** Reads a block against its hash. */
+  /** Seconds since 1970 of the use longest ago, and of the latest; undefined when nothing is here. */
+  get uses(): readonly [oldest: number, newest: number] | undefined {
+    return this.#table.uses;
+  }
+
+  /** Reads a block against its hash; no use of it. */
   verify(key: string): Promise<boolean> {
     return this.#table.verify(key);
   }

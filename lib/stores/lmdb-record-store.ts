@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import type { Clock } from '../clock.ts';
 import type { Observer } from '../observer.ts';
 import { type EnvironmentOptions, openEnvironment } from './lmdb-environment.ts';
-import { LmdbTable } from './lmdb-table.ts';
+import { LmdbTable, type TableEntry } from './lmdb-table.ts';
 import type { MaybePromise, RecordStore } from './types.ts';
 
 export interface LmdbRecordStoreOptions extends EnvironmentOptions {
@@ -76,12 +76,30 @@ export class LmdbRecordStore implements RecordStore {
     return this.#table.close();
   }
 
-  /** Every record that is whole, for administrators. */
+  /** Every record that is whole, for administrators; no use of any. */
   async *all(): AsyncGenerator<StoredRecord> {
-    for await (const { key, usedAt } of this.#table.all()) {
-      const stored = await this.#table.get(key);
-      if (stored !== undefined) yield { ...unpack(stored), usedAt };
-    }
+    for await (const { value, usedAt } of this.#table.allValues())
+      if (value !== undefined) yield { ...unpack(value), usedAt };
+  }
+
+  /** Every record, whole or not, by a key that is not its name; for administrators. */
+  entries(): AsyncGenerator<TableEntry> {
+    return this.#table.all();
+  }
+
+  /** Seconds since 1970 of the use longest ago, and of the latest; undefined when nothing is here. */
+  get uses(): readonly [oldest: number, newest: number] | undefined {
+    return this.#table.uses;
+  }
+
+  /** Reads a record against its hash; no use of it. @param key as in {@link entries} */
+  verify(key: string): Promise<boolean> {
+    return this.#table.verify(key);
+  }
+
+  /** As {@link delete}. @param key as in {@link entries} */
+  purge(key: string): Promise<boolean> {
+    return this.#table.delete(key, true);
   }
 }
 

@@ -32,8 +32,9 @@ export interface Change<F> {
   readonly isForgotten: boolean;
   /** Other processes are to hear that it is gone. */
   readonly isAnnounced: boolean;
-  readonly add: ReadonlySet<string>;
-  readonly drop: ReadonlySet<string>;
+  /** Labels, each once. */
+  readonly add: readonly string[];
+  readonly drop: readonly string[];
 }
 
 /** What whoever owns the table does in the transaction that changes it. */
@@ -127,8 +128,7 @@ export function applyChanges<F>(
   const change = (key: string, { value, hash, facts, isForgotten, isAnnounced, add, drop }: Change<F>): void => {
     const old = entries.get(key);
     if (old !== undefined) had.add(key);
-    const before = old === undefined || isForgotten ? [] : (old.slice(5) as string[]);
-    const labels = [...new Set([...before.filter((label) => !drop.has(label)), ...add])].slice(-MAX_LABELS);
+    const labels = old === undefined || isForgotten ? add : withLabels(old.slice(5) as string[], add, drop);
     const isHere = value !== undefined || (old !== undefined && !isForgotten);
     if (old !== undefined && isAnnounced) now.version += 1;
     if (!isHere || labels.length === 0) {
@@ -164,6 +164,10 @@ export function applyChanges<F>(
   void totals.put('bytes', now.bytes);
   void totals.put('version', now.version);
   return { had, evicted, isWithinLimit: now.bytes <= target };
+}
+
+function withLabels(before: readonly string[], add: readonly string[], drop: readonly string[]): readonly string[] {
+  return [...before.filter((label) => !drop.includes(label) && !add.includes(label)), ...add].slice(-MAX_LABELS);
 }
 
 function newestTick(recency: Databases['recency']): number {

@@ -5,6 +5,7 @@
  * transaction. Uses are noted in memory and written with the next change, or from time to time. Nothing is kept in memory for
  * each entry.
  */
+import type { ByteRange } from '../bytes/index.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { nativeHashProvider } from '../crypto/index.ts';
 import { PeerDistError } from '../errors.ts';
@@ -28,6 +29,8 @@ export interface LmdbTableOptions<F> {
   readonly environment: Environment;
   /** Limit of the file. Values and bookkeeping are kept below nine tenths of it; LMDB needs the rest to find room. */
   readonly maxBytes: number;
+  /** Milliseconds that what is set may wait for more, so that one transaction writes many. @default 0 */
+  readonly commitDelayMs?: number | undefined;
   /** For observations. */
   readonly store: 'block' | 'content_information';
   readonly companion?: TableCompanion<F> | undefined;
@@ -44,15 +47,23 @@ export interface TableEntry {
   readonly hash: BlockHash;
 }
 
-interface QueuedChange<F> extends Change<F> {
-  value: Uint8Array | undefined;
-  hash: BlockHash | undefined;
-  facts: F | undefined;
-  isForgotten: boolean;
-  isAnnounced: boolean;
-  readonly add: Set<string>;
-  readonly drop: Set<string>;
-  readonly waiters: { readonly resolve: (had: boolean) => void; readonly reject: (error: unknown) => void }[];
+/** Called when the change is written, or cannot be: then with an error. @param had whether there was something before */
+type Waiter = (error: PeerDistError | undefined, had: boolean) => void;
+
+class QueuedChange<F> implements Change<F> {
+  value: Uint8Array | undefined = undefined;
+  hash: BlockHash | undefined = undefined;
+  facts: F | undefined = undefined;
+  isForgotten = false;
+  isAnnounced = false;
+  add: string[] = [];
+  drop: string[] = [];
+  readonly waiters: Waiter[] = [];
+
+  label(label: string): void {
+    if (!this.add.includes(label)) this.add.push(label);
+    if (this.drop.length > 0) this.drop = this.drop.filter((each) => each !== label);
+  }
 }
 
 /** Share of the limit that values and bookkeeping may take: freed runs of pages do not always fit what comes. Measured: an eighth. */
@@ -90,6 +101,10 @@ export class LmdbTable<F = never> {
   #touched = new Set<string>();
   #cancelTouching: (() => void) | undefined;
   #writing: Promise<void> | undefined;
+  #patience: NodeJS.Timeout | undefined;
+  /** Somebody waits for what is queued. */
+  #isUrgent = false;
+  #mustMakeRoom = false;
   /** Bytes above which room is made; less than the options say once the disk was full. */
   #highBytes: number;
   #pauseMs = 0;
@@ -109,6 +124,7 @@ export class LmdbTable<F = never> {
     this.#observer = options.observer ?? ignoreObservations;
     this.#clock = options.clock ?? systemClock;
     this.#highBytes = Math.floor(options.maxBytes * HIGH_WATERMARK);
+    this.#observer({ type: 'stored', store: options.store, bytes: this.bytes });
   }
 
   get bytes(): number {
@@ -136,6 +152,18 @@ export class LmdbTable<F = never> {
     return this.#getChecked(key, check);
   }
 
+  /** Part of a value of that length, if this process has checked it before. */
+  peek(key: string, length: number, { offset, length: wanted }: ByteRange): Buffer | undefined {
+    if (!this.#mayHave(key) || !this.#seen.has(key)) return undefined;
+    // A view that the next read overwrites: a copy of the part costs less than one of the whole.
+    const value = this.#databases.values.getBinaryFast(key);
+    if (value?.length !== length) return undefined;
+    this.touch(key);
+    const part = Buffer.allocUnsafeSlow(wanted);
+    part.set(new Uint8Array(value.buffer, value.byteOffset + offset, wanted));
+    return part;
+  }
+
   has(key: string): boolean {
     return this.#mayHave(key) && this.#databases.values.doesExist(key);
   }
@@ -153,18 +181,24 @@ export class LmdbTable<F = never> {
       this.#deny(key);
       return this.#fault(isPaused ? 'failed' : 'overloaded');
     }
-    await this.#change(key, (change) => {
-      this.#queuedBytes += value.byteLength - (change.value?.byteLength ?? 0);
-      change.value = value;
-      change.hash = hash;
-      change.facts = facts ?? change.facts;
-      change.add.add(label);
-      change.drop.delete(label);
-    }).catch(() => false);
+    const isPatient = this.#queuedBytes + value.byteLength < MAX_BATCH_BYTES;
+    const change = this.#changeOf(key);
+    this.#queuedBytes += value.byteLength - (change.value?.byteLength ?? 0);
+    change.value = value;
+    change.hash = hash;
+    if (facts !== undefined) change.facts = facts;
+    change.label(label);
+    this.#arrange(isPatient);
+    return new Promise((resolve) => {
+      change.waiters.push(() => resolve());
+    });
   }
 
   async label(key: string, label: string): Promise<void> {
-    if (isKey(key)) await this.#change(key, ({ add }) => void add.add(label)).catch(() => false);
+    if (!isKey(key) || this.#isClosed) return;
+    const change = this.#changeOf(key);
+    change.label(label);
+    await this.#written(change, true).catch(() => false);
   }
 
   /**
@@ -173,28 +207,33 @@ export class LmdbTable<F = never> {
    * @throws {@link PeerDistError} `ERR_PEERDIST_STORE_UNAVAILABLE`
    */
   async delete(key: string, isAnnounced = false): Promise<boolean> {
-    if (!isKey(key)) return false;
-    return this.#change(key, (change) => {
-      change.isAnnounced ||= isAnnounced;
-      this.#queuedBytes -= change.value?.byteLength ?? 0;
-      change.value = undefined;
-      change.facts = undefined;
-      change.isForgotten = true;
-      change.add.clear();
-    });
+    if (!isKey(key) || this.#isClosed) return false;
+    // Nothing is there, nothing is on its way.
+    if (this.#writing === undefined && !this.#queue.has(key) && !this.has(key) && !this.#denied.has(key)) return false;
+    const change = this.#changeOf(key);
+    this.#queuedBytes -= change.value?.byteLength ?? 0;
+    change.value = undefined;
+    change.facts = undefined;
+    change.isForgotten = true;
+    change.isAnnounced ||= isAnnounced;
+    change.add = [];
+    return this.#written(change, false);
   }
 
   /** Takes a label off every entry; those without another go. @throws {@link PeerDistError} `ERR_PEERDIST_STORE_UNAVAILABLE` */
   async flush(label: string): Promise<void> {
     // What waits has its label only when it is written.
     await this.written();
-    const drop = (change: QueuedChange<F>): void => {
-      change.isAnnounced = true;
-      change.drop.add(label);
-    };
     for await (const rows of this.#rows()) {
       const labelled = rows.filter(({ value: [, , , , , ...labels] }) => labels.includes(label));
-      await Promise.all(labelled.map(({ key }) => this.#change(key, drop)));
+      const written = labelled.map(({ key }) => {
+        const change = this.#changeOf(key);
+        change.isAnnounced = true;
+        change.add = change.add.filter((each) => each !== label);
+        change.drop.push(label);
+        return this.#written(change, false);
+      });
+      await Promise.all(written);
     }
   }
 
@@ -208,21 +247,46 @@ export class LmdbTable<F = never> {
 
   touch(key: string): void {
     if (this.#isClosed) return;
-    this.#touched.add(key);
-    if (this.#touched.size >= MAX_TOUCHED) this.#schedule();
-    else this.#cancelTouching ??= this.#clock.after(TOUCH_DELAY_MS, () => this.#schedule());
+    // Past that, what is used often is noted all the same, sooner or later.
+    if (this.#touched.size < MAX_TOUCHED) this.#touched.add(key);
+    if (this.#touched.size >= MAX_TOUCHED) this.#start();
+    else this.#cancelTouching ??= this.#clock.after(TOUCH_DELAY_MS, () => this.#start());
   }
 
   /** Every entry, while others change the table. */
   async *all(): AsyncGenerator<TableEntry> {
-    for await (const rows of this.#rows())
-      for (const { key, value } of rows) {
-        const [, usedAt, size, digest, hash] = value;
-        yield { key, size, usedAt, hash: { digest, value: hash } };
-      }
+    for await (const rows of this.#rows()) for (const { key, value } of rows) yield entryOf(key, value);
   }
 
-  /** Whether the value still is what it was when it was kept. */
+  /** Every entry with its value, which is undefined where it is not what it was when it was kept. No use of any. */
+  async *allValues(): AsyncGenerator<TableEntry & { readonly value: Buffer | undefined }> {
+    const { values } = this.#databases;
+    for await (const rows of this.#rows()) {
+      await values.prefetch(rows.map(({ key }) => key));
+      for (const { key, value: row } of rows) {
+        const value = this.#isClosed ? undefined : values.get(key);
+        const isWhole = value !== undefined && this.#matches(key, value);
+        yield { ...entryOf(key, row), value: isWhole ? value : undefined };
+      }
+    }
+  }
+
+  /** When an entry was last used: seconds since 1970 of the one longest ago, and of the latest. Undefined when there is none. */
+  get uses(): readonly [oldest: number, newest: number] | undefined {
+    if (this.#isClosed) return undefined;
+    const { entries, recency } = this.#databases;
+    const first = (reverse: boolean): number | undefined => {
+      for (const { key: tick, value: key } of recency.getRange({ reverse })) {
+        const row = entries.get(key);
+        if (row?.[0] === tick) return row[1];
+      }
+      return undefined;
+    };
+    const [oldest, newest] = [first(false), first(true)];
+    return oldest === undefined || newest === undefined ? undefined : [oldest, newest];
+  }
+
+  /** Whether the value still is what it was when it was kept. No use of it. */
   async verify(key: string): Promise<boolean> {
     await this.#databases.values.prefetch([key]);
     const value = this.#databases.values.get(key);
@@ -282,69 +346,79 @@ export class LmdbTable<F = never> {
     this.#observer({ type: 'store_fault', store: this.#options.store, fault });
   }
 
-  #change(key: string, edit: (change: QueuedChange<F>) => void): Promise<boolean> {
-    if (this.#isClosed) return Promise.resolve(false);
+  #changeOf(key: string): QueuedChange<F> {
     let change = this.#queue.get(key);
     if (change === undefined) {
-      const nothing = { value: undefined, hash: undefined, facts: undefined, isForgotten: false, isAnnounced: false };
-      change = { ...nothing, add: new Set(), drop: new Set(), waiters: [] };
+      change = new QueuedChange<F>();
       this.#queue.set(key, change);
     }
-    const { waiters } = change;
-    edit(change);
-    this.#schedule();
+    return change;
+  }
+
+  /** @param isPatient more may come before it is written. @returns whether there was something */
+  #written(change: QueuedChange<F>, isPatient: boolean): Promise<boolean> {
+    this.#arrange(isPatient);
     return new Promise((resolve, reject) => {
-      waiters.push({ resolve, reject });
+      change.waiters.push((error, had) => (error === undefined ? resolve(had) : reject(error)));
     });
   }
 
-  #schedule(): void {
+  /** Sees to it that what waits is written, now or soon. */
+  #arrange(isPatient: boolean): void {
+    if (!isPatient) this.#isUrgent = true;
+    if (this.#writing !== undefined) return;
+    const { commitDelayMs = 0 } = this.#options;
+    if (this.#isUrgent || commitDelayMs === 0 || this.#queuedBytes >= MAX_BATCH_BYTES) this.#start();
+    else this.#patience ??= setTimeout(() => this.#start(), commitDelayMs);
+  }
+
+  #start(): void {
+    clearTimeout(this.#patience);
+    this.#patience = undefined;
     this.#writing ??= new Promise<void>((resolve) => {
       setImmediate(resolve);
     })
       .then(() => this.#write())
       .finally(() => {
         this.#writing = undefined;
-        if (this.#queue.size > 0) this.#schedule();
+        if (this.#queue.size > 0 || this.#mustMakeRoom) this.#arrange(!this.#mustMakeRoom);
       });
   }
 
   /** Resolves when nothing waits to be written. Never rejects. */
   async written(): Promise<void> {
     while (this.#queue.size > 0 || this.#touched.size > 0 || this.#writing !== undefined) {
-      this.#schedule();
+      this.#isUrgent = true;
+      this.#start();
       await this.#writing;
     }
   }
 
-  /** Writes until nothing waits. Never rejects. */
+  /** One transaction. Never rejects. */
   async #write(): Promise<void> {
-    let isWithinLimit = true;
-    while (this.#queue.size > 0 || this.#touched.size > 0 || !isWithinLimit) {
-      const batch = this.#takeBatch();
-      if (this.#queuedBytes < MAX_QUEUED_BYTES / 4) for (const resolve of this.#onRoom.splice(0)) resolve();
-      const touched = this.#touched;
-      this.#touched = new Set();
-      this.#cancelTouching?.();
-      this.#cancelTouching = undefined;
-      try {
-        const applied = await this.#commit(batch, touched);
-        isWithinLimit = applied.isWithinLimit;
-        this.#pauseMs = 0;
-        for (const [key, { value, waiters }] of batch) {
-          this.#denied.delete(key);
-          if (value !== undefined) this.#seen.add(key);
-          for (const { resolve } of waiters) resolve(applied.had.has(key));
-        }
-        for (const bytes of applied.evicted) this.#observer({ type: 'eviction', store: this.#options.store, bytes });
-        this.#observer({ type: 'stored', store: this.#options.store, bytes: this.bytes });
-      } catch (cause) {
-        isWithinLimit = true;
-        for (const key of batch.keys()) this.#deny(key);
-        this.#pause();
-        const error = new PeerDistError('ERR_PEERDIST_STORE_UNAVAILABLE', 'the store could not be written', { cause });
-        for (const { waiters } of batch.values()) for (const { reject } of waiters) reject(error);
+    const batch = this.#takeBatch();
+    if (this.#queuedBytes < MAX_QUEUED_BYTES / 4) for (const resolve of this.#onRoom.splice(0)) resolve();
+    const touched = this.#touched;
+    this.#touched = new Set();
+    this.#cancelTouching?.();
+    this.#cancelTouching = undefined;
+    try {
+      const applied = await this.#commit(batch, touched);
+      this.#mustMakeRoom = !applied.isWithinLimit;
+      this.#pauseMs = 0;
+      for (const [key, { value, waiters }] of batch) {
+        this.#denied.delete(key);
+        if (value !== undefined) this.#seen.add(key);
+        for (const settle of waiters) settle(undefined, applied.had.has(key));
       }
+      for (const bytes of applied.evicted) this.#observer({ type: 'eviction', store: this.#options.store, bytes });
+      this.#observer({ type: 'stored', store: this.#options.store, bytes: this.bytes });
+    } catch (cause) {
+      this.#mustMakeRoom = false;
+      for (const key of batch.keys()) this.#deny(key);
+      this.#pause();
+      const error = new PeerDistError('ERR_PEERDIST_STORE_UNAVAILABLE', 'the store could not be written', { cause });
+      for (const { waiters } of batch.values()) for (const settle of waiters) settle(error, false);
     }
   }
 
@@ -358,6 +432,7 @@ export class LmdbTable<F = never> {
       bytes += change.value?.byteLength ?? 0;
     }
     this.#queuedBytes -= bytes;
+    if (this.#queue.size === 0) this.#isUrgent = false;
     return batch;
   }
 
@@ -403,6 +478,10 @@ export class LmdbTable<F = never> {
       });
     }
   }
+}
+
+function entryOf(key: string, [, usedAt, size, digest, hash]: Row): TableEntry {
+  return { key, size, usedAt, hash: { digest, value: hash } };
 }
 
 /** LMDB takes keys up to 1978 bytes; those of stores are far shorter. */

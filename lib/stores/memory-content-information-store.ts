@@ -45,6 +45,10 @@ export class MemoryContentInformationStore implements ContentInformationStore {
   delete(key: string): boolean {
     return this.#cache.delete(key);
   }
+
+  clear(): void {
+    this.#cache.clear();
+  }
 }
 
 function recordBytes({ encoded }: ContentInformationRecord): number {

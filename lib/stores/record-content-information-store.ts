@@ -10,6 +10,7 @@ const PREFIX = 'content information\n';
 export class RecordContentInformationStore implements ContentInformationStore {
   readonly #records: RecordStore;
   readonly #memory: MemoryContentInformationStore;
+  #version: number | undefined;
 
   /** @param options.memoryBytes limit of the memory in front */
   constructor({
@@ -22,6 +23,7 @@ export class RecordContentInformationStore implements ContentInformationStore {
     readonly observer?: Observer | undefined;
   }) {
     this.#records = records;
+    this.#version = records.version;
     this.#memory = new MemoryContentInformationStore({ maxBytes: memoryBytes, observer });
   }
 
@@ -30,6 +32,11 @@ export class RecordContentInformationStore implements ContentInformationStore {
   }
 
   get(key: string): MaybePromise<ContentInformationRecord | undefined> {
+    if (this.#records.version !== this.#version) {
+      // Another process has deleted something.
+      this.#version = this.#records.version;
+      this.#memory.clear();
+    }
     const near = this.#memory.get(key);
     if (near !== undefined) return near;
     const open = (value: Uint8Array | undefined): ContentInformationRecord | undefined => {

@@ -117,7 +117,12 @@ export class ResourceStore<T> {
   }
 }
 
-/** Name of the records of resources, for administrators. @returns undefined for other records */
+/** Name of the record of a resource, for administrators. */
+export function resourceName(key: string): string {
+  return PREFIX + key;
+}
+
+/** What {@link resourceName} was made of. @returns undefined for other records */
 export function resourceKeyOf(recordName: string): string | undefined {
   return recordName.startsWith(PREFIX) ? recordName.slice(PREFIX.length) : undefined;
 }

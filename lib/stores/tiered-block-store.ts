@@ -1,3 +1,4 @@
+import type { ByteRange } from '../bytes/index.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { ignoreObservations, type Observer } from '../observer.ts';
 import { MemoryBlockStore } from './memory-block-store.ts';
@@ -20,7 +21,9 @@ export interface TieredBlockStoreOptions {
 }
 
 /** Milliseconds until blocks that another process has purged leave the memory. Policy, not protocol. */
-const PURGE_CHECK_MS = 1_000;
+export const PURGE_CHECK_MS = 1_000;
+/** One of so many quick reads goes into the memory. Policy, not protocol. */
+const REMEMBERED_EVERY = 8;
 /** Label of what was read into the memory: whose labels it has, only the store behind knows. */
 const READ_LABEL = 'read';
 
@@ -34,8 +37,9 @@ export class TieredBlockStore implements BlockStore {
   readonly #observer: Observer;
   readonly #cancel: () => void;
   #version: number | undefined;
+  #peeks = 0;
   /** Blocks that are being written. */
-  #underWay = 0;
+  readonly #underWay = new Map<string, Promise<void>>();
 
   constructor({ durable, memoryBytes, observer = ignoreObservations, clock = systemClock }: TieredBlockStoreOptions) {
     this.#durable = durable;
@@ -70,6 +74,17 @@ export class TieredBlockStore implements BlockStore {
       : this.#remember(key, far);
   }
 
+  peek(key: string, length: number, part: ByteRange): Uint8Array | undefined {
+    const near = this.#memory.get(key);
+    if (near !== undefined) {
+      this.#durable.touch(key);
+      return near.byteLength === length ? near.subarray(part.offset, part.offset + part.length) : undefined;
+    }
+    this.#peeks += 1;
+    // What the durable store has at hand is read quickly: only what is read often is worth a place in memory, and comes there by `get`.
+    return this.#peeks % REMEMBERED_EVERY === 0 ? undefined : this.#durable.peek?.(key, length, part);
+  }
+
   has(key: string): MaybePromise<boolean> {
     if (this.#memory.has(key)) return true;
     const has = this.#durable.has(key);
@@ -78,13 +93,14 @@ export class TieredBlockStore implements BlockStore {
 
   async set(key: string, block: Uint8Array, label: string, segment?: SegmentFacts, hash?: BlockHash): Promise<void> {
     this.#memory.set(key, block, label, segment);
-    this.#underWay += 1;
-    void this.#durable
-      .set(key, block, label, segment, hash)
-      .catch(() => this.#fail())
-      .finally(() => {
-        this.#underWay -= 1;
-      });
+    const done = (): void => {
+      if (this.#underWay.get(key) === written) this.#underWay.delete(key);
+    };
+    const written = this.#durable.set(key, block, label, segment, hash).then(done, () => {
+      this.#fail();
+      done();
+    });
+    this.#underWay.set(key, written);
     // Nobody waits for the disk, but whoever can wait does so before it is too much.
     await this.#durable.room();
   }
@@ -97,7 +113,7 @@ export class TieredBlockStore implements BlockStore {
 
   /** What is on its way to the durable store is here too. */
   #withMemory(segmentId: string, held: HeldSegment | undefined): HeldSegment | undefined {
-    if (held !== undefined && this.#underWay === 0) return held;
+    if (held !== undefined && this.#underWay.size === 0) return held;
     const near = this.#memory.segment(segmentId);
     if (held === undefined || near === undefined) return held ?? near;
     return { ...held, blocks: [...new Set([...held.blocks, ...near.blocks])].toSorted((a, b) => a - b) };
@@ -106,6 +122,10 @@ export class TieredBlockStore implements BlockStore {
   async label(key: string, label: string): Promise<void> {
     this.#memory.label(key, label);
     await this.#durable.label(key, label);
+  }
+
+  committed(key: string): Promise<void> | undefined {
+    return this.#underWay.get(key);
   }
 
   async delete(key: string): Promise<void> {

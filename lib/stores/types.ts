@@ -3,6 +3,7 @@
  * A store is a convenience: it may forget anything at any time, and it never makes a caller fail because it is full.
  */
 
+import type { ByteRange } from '../bytes/index.ts';
 import type { DigestName } from '../crypto/index.ts';
 
 export type MaybePromise<T> = T | Promise<T>;
@@ -57,6 +58,13 @@ export interface BlockStore {
    * @param check asked when the block comes from where others could have written since it was verified; one that fails is gone
    */
   get(key: string, check?: BlockCheck): MaybePromise<Uint8Array | undefined>;
+  /**
+   * Part of a block, where that is quicker than the whole: if it is at hand, and was checked before. Counts as a use.
+   *
+   * @param length of the block; one of another length is none
+   * @param part half-open, inside the block
+   */
+  peek?(key: string, length: number, part: ByteRange): Uint8Array | undefined;
   /** Whether the block is here; not a use. */
   has(key: string): MaybePromise<boolean>;
   /**
@@ -72,6 +80,8 @@ export interface BlockStore {
   /** One more label for a block that is here; nothing where it is not. */
   label(key: string, label: string): MaybePromise<void>;
   delete(key: string): MaybePromise<void>;
+  /** Resolves when a block that is being kept can be read by other processes that use the store; undefined: now. Never rejects. */
+  committed?(key: string): Promise<void> | undefined;
   /** Takes a label off every block; those without any other are gone. */
   flush(label: string): MaybePromise<void>;
   /** Bytes held, bookkeeping included. */

@@ -126,16 +126,23 @@ export async function openResource({
 }
 
 /** What is kept of a resource, as JSON, beside its content information. */
-interface KeptResource {
+export interface KeptResource {
   readonly informationName: string;
+  /** Bytes of the content. */
+  readonly contentLength: number;
   readonly head: HeaderFields;
   readonly rules: FreshnessRules;
 }
 
-export function encodeResource({ informationName, head, freshness }: CachedResource): Uint8Array {
+export function encodeResource({ informationName, length, head, freshness }: CachedResource): Uint8Array {
   const { isStorable, isForbidden, sharesAuthorized, isJoinable, bornAt, staleAt } = freshness;
   const rules: FreshnessRules = { isStorable, isForbidden, sharesAuthorized, isJoinable, bornAt, staleAt };
-  return Buffer.from(JSON.stringify({ informationName, head, rules } satisfies KeptResource));
+  return Buffer.from(JSON.stringify({ informationName, contentLength: length, head, rules } satisfies KeptResource));
+}
+
+/** What {@link encodeResource} has made. @throws {SyntaxError} */
+export function parseKeptResource(bytes: Uint8Array): KeptResource {
+  return JSON.parse(Buffer.from(bytes).toString()) as KeptResource;
 }
 
 /**
@@ -148,7 +155,7 @@ export async function decodeResource(
   bytes: Uint8Array,
   { peerdist, records, clock }: { peerdist: PeerDist; records: RecordStore; clock: Clock },
 ): Promise<CachedResource | undefined> {
-  const { informationName, head, rules } = JSON.parse(Buffer.from(bytes).toString()) as KeptResource;
+  const { informationName, head, rules } = parseKeptResource(bytes);
   const encoded = await records.get(informationName);
   if (encoded === undefined) return undefined;
   const handle = await peerdist.client.openContent(CONTENT_TAG);

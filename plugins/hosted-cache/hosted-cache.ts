@@ -11,6 +11,7 @@ import type { ContentInformationVersion } from '../../lib/protocol/pccrc/index.t
 import {
   createLanHttpServer,
   DescribedContent,
+  type FetchNote,
   HostedCache,
   type HostedCacheOptions,
   type OfferAuthentication,
@@ -31,9 +32,16 @@ export interface HostedCacheServiceOptions extends Omit<HostedCacheOptions, 'blo
   readonly authenticate?: OfferAuthentication | undefined;
   /** Answers under way at a time; further ones are empty. @default 1024 */
   readonly maxUploads?: number | undefined;
+  /** Decides about offers in place of this process, which then fetches nothing; it has to see the same store. */
+  readonly leader?: HostedCacheLeader | undefined;
   readonly hashProvider?: HashProvider | undefined;
   /** Where downloads lie for a moment, in the clear; made if need be. @default that of the operating system */
   readonly temporaryDirectory?: string | undefined;
+}
+
+export interface HostedCacheLeader {
+  readonly offer: HostedCache['offer'];
+  readonly noteFetch: FetchNote;
 }
 
 export interface PreloadOptions {
@@ -63,6 +71,7 @@ export class HostedCacheService {
     isAllowed,
     tls,
     authenticate,
+    leader,
     maxUploads = 1_024,
     hashProvider = nativeHashProvider,
     temporaryDirectory = tmpdir(),
@@ -71,13 +80,18 @@ export class HostedCacheService {
   }: HostedCacheServiceOptions & { readonly observer?: Observer | undefined }) {
     this.#provider = hashProvider;
     this.#temporaryDirectory = temporaryDirectory;
-    this.blocks = new SealedBlocks(store, options.clock);
+    this.blocks = new SealedBlocks(store, options.clock, leader?.noteFetch);
     this.#cache = new HostedCache({ ...options, blocks: this.blocks, hashProvider, observer });
-    const offers = new OfferServer({ cache: this.#cache, authenticate, observer });
+    const offers = new OfferServer({ cache: leader ?? this.#cache, authenticate, observer });
     const retrieval = new RetrievalServer({ holdings: this.blocks, maxUploads, observer, clock: options.clock });
     const limits = { isAllowed, maxConnections: MAX_CONNECTIONS };
     this.server = createLanHttpServer([retrieval, offers], limits);
     this.tlsServer = tls && createLanHttpServer([offers], { ...limits, tls });
+  }
+
+  /** Decides about an offer that another process has taken. */
+  get offer(): HostedCache['offer'] {
+    return (offer, from) => this.#cache.offer(offer, from);
   }
 
   /**

@@ -1,10 +1,13 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { BlockOrigin, Observation, Observer } from '../../lib/observer.ts';
+import type { MetricsReport } from './aggregate.ts';
 
 export interface Metrics {
   readonly registry: Registry;
   /** The metrics as Prometheus reads them, and their media type. */
   readonly exposition: () => Promise<{ readonly contentType: string; readonly text: string }>;
+  /** What has been counted, for a {@link MetricsSum} in another process. */
+  readonly report: () => Promise<MetricsReport>;
   /** Give this to every component that reports. */
   readonly observer: Observer;
   /** Bytes clients got minus bytes the WAN carried for them. Negative while a cold cache still costs more than it saves. */
@@ -171,6 +174,8 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
     name: 'peerdist_store_bytes',
     help: METRICS.peerdist_store_bytes,
     labelNames: ['store'],
+    // Processes that count together share their stores.
+    aggregator: 'max',
     registers: [registry],
   });
   const held = Object.fromEntries(stores.map((store) => [store, storeBytes.labels(store)])) as Record<
@@ -246,6 +251,7 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
     registry,
     observer,
     exposition: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
+    report: () => registry.getMetricsAsJSON(),
     savedBytes: () => saved,
     delivered: () => ({
       store: delivered.store.value,

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { isPeerDistError } from '../../lib/errors.ts';
+import { addCacheCommand } from './cache-commands.ts';
 import { runDemo } from './demo/demo.ts';
 import { addHashCommand, addInspectCommand } from './file-commands.ts';
 import { addExportCommand, addHostedCommand } from './hosted-commands.ts';
@@ -33,14 +34,15 @@ export async function runCommand(args: readonly string[], terminal: Terminal): P
             .replaceAll('\n', ' ')}`,
         ),
     });
-  addReverseCommand(program, terminal);
-  addBranchCommand(program, terminal);
   const exit = (code: number): void => {
     exitCode = code;
   };
+  addReverseCommand(program, terminal, exit);
+  addBranchCommand(program, terminal, exit);
   addHostedCommand(program, terminal, exit);
   addExportCommand(program, terminal, exit);
   addSecretCommand(program, terminal);
+  addCacheCommand(program, terminal, exit);
   addHashCommand(program, terminal);
   addInspectCommand(program, terminal);
   addProbeCommand(program, terminal, exit);

@@ -1,4 +1,5 @@
 /** `peerdist hosted`, what fills it, and `peerdist export`. */
+import cluster from 'node:cluster';
 import { createReadStream, renameSync, rmSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
@@ -10,19 +11,20 @@ import type { ContentInformationVersion } from '../../lib/protocol/pccrc/index.t
 import { basicAuthentication, keptCertificate, type Progress, writePackage } from '../hosted-cache/index.ts';
 import { type Filling, fillRunning } from './hosted-fill.ts';
 import { type HostedOptions, type HostedService, startHosted } from './hosted-role.ts';
+import { leadHosted } from './lead.ts';
 import { collect, valued } from './option-parts.ts';
-import { defaultStateDirectory, keptToken, readToken } from './state-directory.ts';
-import { runService, type Terminal } from './terminal.ts';
+import { runRole } from './run-role.ts';
+import { keptToken, readToken } from './state-directory.ts';
+import { addStoreOptions, type StoreValues } from './store-options.ts';
+import type { Terminal } from './terminal.ts';
 import { readCertificates, readText, readTls, type TlsValues } from './tls-options.ts';
 import { formatBytes, type ListenAddress, parseListen, parseNumber, parseSize } from './units.ts';
 
-interface HostedValues extends TlsValues {
+interface HostedValues extends TlsValues, StoreValues {
   readonly listen: ListenAddress;
   readonly offerListen: ListenAddress | false;
   readonly admin: ListenAddress | false;
-  readonly cacheSize: number;
   readonly clientQuota?: number;
-  readonly stateDir: string;
   readonly tlsName?: string[];
   readonly legacyTls?: true;
   readonly offerUsers?: string;
@@ -44,17 +46,15 @@ interface FillValues {
 }
 
 export function addHostedCommand(program: Command, terminal: Terminal, exit: (code: number) => void): void {
-  const hosted = program
-    .command('hosted')
+  const hosted = program.command('hosted');
+  addStoreOptions(hosted, 'hosted')
     .description('branch office: a cache that Windows PCs, iPXE and branch proxies offer to and ask')
     .addOption(valued('--listen <host:port>', 'where clients offer (version 2) and ask', parseListen, '[::]:80'))
     .addOption(valued('--offer-listen <host:port>', 'where Windows 7 offers, by HTTPS', parseListen, '[::]:443'))
     .option('--no-offer-listen', 'take no offers by HTTPS')
     .addOption(adminOption())
     .option('--no-admin', 'no admin listener')
-    .addOption(valued('--cache-size <size>', 'memory for blocks', parseSize, '1GiB'))
     .option('--client-quota <size>', 'what one client may bring in an hour (default half of the cache)', parseSize)
-    .addOption(stateOption())
     .option('--tls-cert <file>', 'certificate for --offer-listen, PEM (default one that is made on the first start)')
     .option('--tls-key <file>', 'its key, PEM')
     .option(
@@ -80,11 +80,15 @@ export function addHostedCommand(program: Command, terminal: Terminal, exit: (co
     .option('--preload <url>', 'download it and its hashes before the first client asks (repeatable)', collect)
     .option('--import <file>', 'put a package of `peerdist export` in (repeatable)', collect)
     .action(async (values: HostedValues) => {
-      const service = await startHosted(await hostedOptions(values, terminal));
-      const running = runService(service, terminal);
-      // Clients are served meanwhile; what cannot be had is said and left.
-      await fillAtStart(service, values, terminal);
-      await running;
+      const options = await hostedOptions(values, terminal);
+      await runRole(terminal, exit, {
+        role: 'hosted',
+        values,
+        start: (common, _secrets, member) => startHosted({ ...options, ...common }, member),
+        lead: (plan) => leadHosted(plan, options),
+        // Clients are served meanwhile; what cannot be had is said and left.
+        also: (service) => fillAtStart(service, values, terminal),
+      });
     });
   addFillCommand(hosted, 'preload', '<url...>', 'download content and its hashes into a running hosted cache');
   addFillCommand(hosted, 'import', '<file...>', 'put packages of `peerdist export` into a running hosted cache');
@@ -136,7 +140,7 @@ export function addExportCommand(program: Command, terminal: Terminal, exit: (co
 /** Emptied at the start: a process that was killed has left the content of what it was preloading there. */
 function temporaryDirectory(stateDirectory: string): string {
   const directory = join(stateDirectory, 'tmp');
-  rmSync(directory, { recursive: true, force: true });
+  if (!cluster.isWorker) rmSync(directory, { recursive: true, force: true });
   return directory;
 }
 
@@ -148,7 +152,6 @@ async function hostedOptions(values: HostedValues, { warn }: Terminal): Promise<
   return {
     listen: values.listen,
     admin: values.admin === false ? undefined : values.admin,
-    cacheBytes: values.cacheSize,
     clientBytesPerHour: values.clientQuota,
     offers: values.offerListen === false ? undefined : await offerOptions(values, values.offerListen, warn),
     allowClients: values.allowClient,
@@ -243,14 +246,7 @@ async function report(
 }
 
 function adminOption(): Option {
-  return valued('--admin <host:port>', '/metrics and /healthz', parseListen, '127.0.0.1:9182');
-}
-
-function stateOption(): Option {
-  return new Option('--state-dir <dir>', 'where certificate and admin token are kept').default(
-    defaultStateDirectory(),
-    '$STATE_DIRECTORY or ~/.local/state/peerdist',
-  );
+  return valued('--admin <host:port>', '/metrics, /healthz and /readyz', parseListen, '127.0.0.1:9182');
 }
 
 function versionOption(): Option {

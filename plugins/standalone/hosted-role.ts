@@ -1,9 +1,10 @@
 /** Composition of a hosted cache: store, offers, retrieval, what an administrator puts in, and a branch proxy on the same blocks if wanted. */
 import { hashProvider, type HashProvider } from '../../lib/crypto/index.ts';
 import { Kit } from '../../lib/kit/index.ts';
+import type { Observer } from '../../lib/observer.ts';
 import { PeerDist } from '../../lib/peerdist/index.ts';
 import { createSealedSource, isNeighbour, type OfferAuthentication, SealingStore } from '../../lib/services/index.ts';
-import { MemoryBlockStore } from '../../lib/stores/index.ts';
+import type { BlockStore } from '../../lib/stores/index.ts';
 import { createBlockCache } from '../block-cache/index.ts';
 import { HostedCacheService } from '../hosted-cache/index.ts';
 import {
@@ -15,15 +16,19 @@ import {
   type TlsIdentity,
 } from '../http-proxy/index.ts';
 import { createMetrics } from '../metrics/index.ts';
+import type { Member } from './crew/member.ts';
 import { createFillRoutes } from './hosted-fill.ts';
 import { type ListenerPlan, type Service, startService } from './service.ts';
+import { memoryStore, openStores, type StoreOptions } from './stores.ts';
 import type { ListenAddress } from './units.ts';
 
 export interface HostedOptions {
   readonly listen: ListenAddress;
   readonly admin: ListenAddress | undefined;
-  /** Bytes for blocks. @default 1 GiB */
-  readonly cacheBytes?: number | undefined;
+  /** @default in memory */
+  readonly store?: StoreOptions | undefined;
+  /** Told in a line what an administrator should know. */
+  readonly warn?: ((line: string) => void) | undefined;
   /** Version 1 offers; undefined takes none. */
   readonly offers?:
     | {
@@ -39,7 +44,7 @@ export interface HostedOptions {
   /** Networks that may offer and ask. @default loopback, private networks and this machine's own subnets */
   readonly allowClients?: readonly string[] | undefined;
   readonly allowLocalOffers?: boolean | undefined;
-  /** Bytes one client may bring in an hour. @default half of the cache */
+  /** Bytes one client may bring in an hour. @default half of the cache; 1 GiB where its limit is not ours */
   readonly clientBytesPerHour?: number | undefined;
   /** @default 1024 */
   readonly maxUploads?: number | undefined;
@@ -54,19 +59,24 @@ export interface HostedOptions {
 
 /** What OpenSSL needs to be told before it speaks TLS 1.0 with SHA-1. */
 const LEGACY_CIPHERS = 'DEFAULT:@SECLEVEL=0';
+const UNKNOWN_LIMIT_QUOTA_BYTES = 1024 ** 3;
 
 export interface HostedService extends Service {
   readonly cache: HostedCacheService;
 }
 
-export async function startHosted(options: HostedOptions): Promise<HostedService> {
-  const metrics = createMetrics();
-  const { observer } = metrics;
-  const { cacheBytes = 1024 * 1024 * 1024, offers, proxy, token } = options;
+/** The cache itself, on a store that is open. @param member where another process decides about offers */
+export function createHostedCache(
+  options: HostedOptions,
+  store: BlockStore,
+  limits: StoreOptions,
+  observer: Observer,
+  member?: Member,
+): HostedCacheService {
+  const { offers } = options;
   const allowed = networkSet(options.allowClients ?? PRIVATE_NETWORKS);
-  const store = new MemoryBlockStore({ maxBytes: cacheBytes, observer });
-  const provider = hashProvider(options.hashProvider ?? 'native');
-  const cache = new HostedCacheService({
+  const quota = limits.kind === 'redis' ? UNKNOWN_LIMIT_QUOTA_BYTES : limits.maxBytes / 2;
+  return new HostedCacheService({
     store,
     isAllowed: (address) => allowed.has(address) || (options.allowClients === undefined && isNeighbour(address)),
     tls: offers && {
@@ -75,18 +85,29 @@ export async function startHosted(options: HostedOptions): Promise<HostedService
       ...(offers.clientCa === undefined ? {} : { ca: offers.clientCa, requestCert: true, rejectUnauthorized: true }),
     },
     authenticate: offers?.authenticate,
+    leader: member,
     allowLocalOffers: options.allowLocalOffers,
-    maxBytesPerHour: options.clientBytesPerHour ?? cacheBytes / 2,
+    maxBytesPerHour: options.clientBytesPerHour ?? quota,
     maxUploads: options.maxUploads,
-    hashProvider: provider,
+    hashProvider: hashProvider(options.hashProvider ?? 'native'),
     temporaryDirectory: options.temporaryDirectory,
     observer,
   });
+}
+
+/** @param member where this process is one of several */
+export async function startHosted(options: HostedOptions, member?: Member): Promise<HostedService> {
+  const metrics = createMetrics();
+  const { observer } = metrics;
+  const { offers, proxy, token, store = memoryStore('hosted'), warn = () => {} } = options;
+  const stores = await openStores(store, { role: 'hosted', observer, warn, isGuest: member !== undefined });
+  const cache = createHostedCache(options, stores.blocks, store, observer, member);
   const peerdist = await PeerDist.open({
     components: {
-      hashProvider: provider,
-      blockStore: new SealingStore(cache.blocks, store),
+      hashProvider: hashProvider(options.hashProvider ?? 'native'),
+      blockStore: new SealingStore(cache.blocks, stores.blocks),
       sources: [createSealedSource(cache.blocks)],
+      claims: member?.claims,
       observer,
     },
   });
@@ -105,6 +126,7 @@ export async function startHosted(options: HostedOptions): Promise<HostedService
         ? undefined
         : createFillRoutes(cache, token),
     metrics,
+    trouble: stores.trouble,
     onServer: (server) => host.shelter(server),
     start: () => kit.start(),
     stop: async () => {
@@ -112,6 +134,7 @@ export async function startHosted(options: HostedOptions): Promise<HostedService
       await kit.stop();
       host.close();
       await peerdist.close();
+      await stores.close();
     },
   });
   return { ...service, cache };

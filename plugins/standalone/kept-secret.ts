@@ -13,7 +13,8 @@ import { ServerSecret } from '../../lib/protocol/pccrc/index.ts';
 import { randomSecret } from './secret-options.ts';
 import { writeAside } from './state-directory.ts';
 
-const SECRET_FILE = 'server-secret';
+/** Name of the file in the directory. */
+export const SECRET_FILE = 'server-secret';
 
 /** Secrets kept after they were replaced. Policy, not protocol. */
 export const MAX_PREVIOUS_SECRETS = 4;

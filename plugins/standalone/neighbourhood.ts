@@ -11,6 +11,7 @@ import {
   Discovery,
   type DiscoveryOptions,
   type BlockSource,
+  type PeerFinder,
   isNeighbour,
   Offers,
   openHoldings,
@@ -62,7 +63,16 @@ export async function joinNeighbourhood(
     maxUploads,
     warn = () => {},
   }: NeighbourhoodOptions,
-  { store, observer }: { readonly store: BlockStore; readonly observer: Observer },
+  {
+    store,
+    finder,
+    observer,
+  }: {
+    readonly store: BlockStore;
+    /** Whoever is on the LAN for this process; without one it is there itself. */
+    readonly finder?: PeerFinder | undefined;
+    readonly observer: Observer;
+  },
 ): Promise<Neighbourhood> {
   const allowed = networkSet(allow);
   const hosted =
@@ -71,9 +81,15 @@ export async function joinNeighbourhood(
   const isAllowed = (address: string): boolean =>
     allowed.has(address) || isNeighbour(address) || hosted?.offers.isCache(address) === true;
   const server = listen && createLanHttpServer([retrieval], { isAllowed });
-  const portOn = (address: string): number | undefined => server && portOf(server, address);
-  const discovery = finding && (await discover({ ...finding, store, portOn, observer }, warn));
-  const source = new PeerSource({ peers, finder: discovery, observer });
+  const portOn = (address: string): number | undefined => {
+    const own = server?.listening === true ? (server.address() as AddressInfo) : undefined;
+    return own && portAt({ host: own.address, port: own.port }, address);
+  };
+  const discovery =
+    finding === undefined || finder !== undefined
+      ? undefined
+      : await discover({ ...finding, store, portOn, observer }, warn);
+  const source = new PeerSource({ peers, finder: finding && (finder ?? discovery), observer });
   return {
     sources: hosted === undefined ? [source] : [hosted.source, source],
     // Who gives nothing away has nothing to offer.
@@ -112,8 +128,8 @@ function joinHostedCaches(
   };
 }
 
-/** Without a LAN there is nobody to find yet; only who asked for certain interfaces has to hear of it as an error. */
-async function discover(options: DiscoveryOptions, warn: (line: string) => void): Promise<Discovery> {
+/** Goes on the LAN: looks for peers, and answers those that look for what is in the store. Only who asked for certain interfaces has to hear of it as an error. */
+export async function discover(options: DiscoveryOptions, warn: (line: string) => void): Promise<Discovery> {
   const discovery = await Discovery.open(options);
   if (discovery.interfaces.length > 0) return discovery;
   if (options.interfaces !== undefined) {
@@ -131,10 +147,8 @@ function openPort(server: Server): number | undefined {
   return server.listening ? (server.address() as AddressInfo).port : undefined;
 }
 
-/** The server's port, if it can be reached at that address of this machine. */
-function portOf(server: Server, address: string): number | undefined {
-  if (!server.listening) return undefined;
-  const own = server.address() as AddressInfo;
-  const isEverywhere = own.address === '::' || (own.address === '0.0.0.0' && !address.includes(':'));
-  return isEverywhere || plainAddress(own.address) === address ? own.port : undefined;
+/** The port of a listener, if it can be reached at that address of this machine. */
+export function portAt({ host, port }: ListenAddress, address: string): number | undefined {
+  const isEverywhere = host === '::' || (host === '0.0.0.0' && !address.includes(':'));
+  return isEverywhere || plainAddress(host) === address ? port : undefined;
 }

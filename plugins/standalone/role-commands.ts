@@ -9,11 +9,15 @@ import { type RoleOptions, startBranch, startReverse } from './roles.ts';
 import { collect, valued } from './option-parts.ts';
 import type { NeighbourhoodOptions } from './neighbourhood.ts';
 import { addPeerOptions, neighbourhoodOptions, type PeerValues } from './peer-options.ts';
-import { addSecretOptions, randomSecret, readSecret, type SecretOptions } from './secret-options.ts';
-import { runService, type Terminal } from './terminal.ts';
+import { leadBranch, leadReverse } from './lead.ts';
+import { runRole } from './run-role.ts';
+import { addSecretOptions, readSecret, type SecretOptions } from './secret-options.ts';
+import { addStoreOptions, type StoreValues } from './store-options.ts';
+import type { RoleName } from './stores.ts';
+import type { Terminal } from './terminal.ts';
 import { type ListenAddress, parseDuration, parseListen, parseNumber, parseSize } from './units.ts';
 
-interface CommonValues {
+interface CommonValues extends StoreValues {
   readonly listen: ListenAddress;
   readonly admin: ListenAddress | false;
   readonly origin?: string;
@@ -36,12 +40,10 @@ interface ReverseValues extends CommonValues, SecretOptions {
   readonly algorithm: V1AlgorithmName;
   readonly minSize: number;
   readonly maxSize: number;
-  readonly storeSize: number;
   readonly hashThreads: 0 | 1 | 2;
 }
 
 interface BranchValues extends CommonValues, PeerValues {
-  readonly cacheSize: number;
   readonly pendingSize: number;
   readonly contentInfo: 1 | 2;
   readonly allowDestination?: string[];
@@ -53,12 +55,12 @@ interface BranchValues extends CommonValues, PeerValues {
   readonly maxUploads: number;
 }
 
-export function addReverseCommand(program: Command, terminal: Terminal): void {
+export function addReverseCommand(program: Command, terminal: Terminal, exit: (code: number) => void): void {
   const command = program
     .command('reverse')
     .description('head office: stand before an origin, hash what it sends, answer capable clients with hashes')
     .option('--origin <url>', 'the origin, http://host:port or https://host:port', originUrl);
-  addCommonOptions(command, '127.0.0.1:8080', '127.0.0.1:9180');
+  addCommonOptions(command, 'reverse', '127.0.0.1:8080', '127.0.0.1:9180');
   addSecretOptions(command)
     .addOption(
       new Option('--algorithm <name>', 'hash of version 1 content information')
@@ -67,7 +69,6 @@ export function addReverseCommand(program: Command, terminal: Terminal): void {
     )
     .addOption(valued('--min-size <size>', 'smallest body to publish', parseSize, '64KiB'))
     .addOption(valued('--max-size <size>', 'largest body to publish', parseSize, 'none'))
-    .addOption(valued('--store-size <size>', 'memory for content information', parseSize, '256MiB'))
     .addOption(
       valued(
         '--hash-threads <0|1|2>',
@@ -80,36 +81,37 @@ export function addReverseCommand(program: Command, terminal: Terminal): void {
       // Not Commander's requiredOption: that would complain before it has noticed a mistyped `--orign`.
       if (values.origin === undefined)
         throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', 'reverse needs --origin URL');
-      let secret = readSecret(values, terminal.warn);
-      if (secret === undefined) {
-        secret = randomSecret();
-        terminal.warn(
-          'no secret given: made a random one for this run; branches will not recognise content after a restart',
-        );
-      }
-      await runService(
-        await startReverse({
-          ...commonOptions(values),
-          origin: values.origin,
-          secret,
-          algorithm: values.algorithm,
-          minBytes: values.minSize,
-          maxBytes: values.maxSize,
-          storeBytes: values.storeSize,
-          hashThreads: values.hashThreads,
-        }),
-        terminal,
-      );
+      const { origin } = values;
+      const given = readSecret(values, terminal.warn);
+      await runRole(terminal, exit, {
+        role: 'reverse',
+        values,
+        given,
+        start: (common, secrets, member) =>
+          startReverse(
+            {
+              ...proxyOptions(values),
+              ...common,
+              origin,
+              secret: secrets[0],
+              algorithm: values.algorithm,
+              minBytes: values.minSize,
+              maxBytes: values.maxSize,
+              hashThreads: values.hashThreads,
+            },
+            member,
+          ),
+        lead: leadReverse,
+      });
     });
 }
 
-export function addBranchCommand(program: Command, terminal: Terminal): void {
+export function addBranchCommand(program: Command, terminal: Terminal, exit: (code: number) => void): void {
   const command = program
     .command('branch')
     .description('branch office: a proxy that serves any HTTP client from verified blocks')
     .option('--origin <url>', 'be a gateway to this one origin instead of a forward proxy', originUrl);
-  addCommonOptions(command, '127.0.0.1:3128', '127.0.0.1:9181')
-    .addOption(valued('--cache-size <size>', 'memory for blocks', parseSize, '1GiB'))
+  addCommonOptions(command, 'branch', '127.0.0.1:3128', '127.0.0.1:9181')
     .addOption(valued('--pending-size <size>', 'memory for bodies whose hashes have not come yet', parseSize, '256MiB'))
     .addOption(
       new Option('--content-info <version>', 'newest content information to ask for')
@@ -136,19 +138,26 @@ export function addBranchCommand(program: Command, terminal: Terminal): void {
     )
     .option('--no-peers', 'neither ask peers for blocks nor give them any')
     .action(async (values: BranchValues) => {
-      await runService(
-        await startBranch({
-          ...commonOptions(values),
-          origin: values.origin,
-          cacheBytes: values.cacheSize,
-          pendingBytes: values.pendingSize,
-          maxContentInformationVersion: values.contentInfo,
-          allowDestinations: values.allowDestination,
-          connectPorts: values.connectPort,
-          neighbourhood: branchNeighbourhood(values, terminal.warn),
-        }),
-        terminal,
-      );
+      const neighbourhood = branchNeighbourhood(values, terminal.warn);
+      await runRole(terminal, exit, {
+        role: 'branch',
+        values,
+        start: (common, _secrets, member) =>
+          startBranch(
+            {
+              ...proxyOptions(values),
+              ...common,
+              origin: values.origin,
+              pendingBytes: values.pendingSize,
+              maxContentInformationVersion: values.contentInfo,
+              allowDestinations: values.allowDestination,
+              connectPorts: values.connectPort,
+              neighbourhood,
+            },
+            member,
+          ),
+        lead: (plan) => leadBranch(plan, neighbourhood),
+      });
     });
 }
 
@@ -166,10 +175,10 @@ function originUrl(text: string): string {
   return text;
 }
 
-function addCommonOptions(command: Command, listen: string, admin: string): Command {
-  return command
+function addCommonOptions(command: Command, role: RoleName, listen: string, admin: string): Command {
+  return addStoreOptions(command, role)
     .addOption(valued('--listen <host:port>', 'where clients connect to', parseListen, listen))
-    .addOption(valued('--admin <host:port>', '/metrics and /healthz', parseListen, admin))
+    .addOption(valued('--admin <host:port>', '/metrics, /healthz and /readyz', parseListen, admin))
     .option('--no-admin', 'no admin listener')
     .option('--tls-cert <file>', 'certificate of the listener, PEM: clients then use HTTPS')
     .option('--tls-key <file>', 'key of the listener, PEM')
@@ -188,7 +197,7 @@ function addCommonOptions(command: Command, listen: string, admin: string): Comm
     .addOption(valued('--max-request <size>', 'largest request body', parseSize, 'none'));
 }
 
-function commonOptions(values: CommonValues): RoleOptions {
+function proxyOptions(values: CommonValues): Omit<RoleOptions, 'admin' | 'store'> {
   const timeouts: HostTimeouts = {
     connectMs: values.connectTimeout,
     headMs: values.headTimeout,
@@ -197,7 +206,6 @@ function commonOptions(values: CommonValues): RoleOptions {
   };
   return {
     listen: values.listen,
-    admin: values.admin === false ? undefined : values.admin,
     tls: readTls(values),
     originCa: values.originCa === undefined ? undefined : readCertificates('--origin-ca', values.originCa),
     preserveHost: values.preserveHost,

@@ -1,16 +1,17 @@
-/** Composition of the two roles out of the plug-ins. */
+/** Composition of the two proxy roles out of the plug-ins. */
 import { hashProvider, type HashProvider } from '../../lib/crypto/index.ts';
 import { Kit } from '../../lib/kit/index.ts';
 import { PeerDist } from '../../lib/peerdist/index.ts';
 import type { ServerSecret, V1AlgorithmName } from '../../lib/protocol/pccrc/index.ts';
 import { HashingPool } from '../../lib/streams/index.ts';
-import { MemoryBlockStore, MemoryContentInformationStore } from '../../lib/stores/index.ts';
 import { createBlockCache } from '../block-cache/index.ts';
 import { createContentServer } from '../content-server/index.ts';
 import { createProxyServer, HttpProxyHost, type HttpProxyHostOptions, type TlsIdentity } from '../http-proxy/index.ts';
 import { createMetrics, type Metrics } from '../metrics/index.ts';
+import type { Member } from './crew/member.ts';
 import { joinNeighbourhood, type NeighbourhoodOptions } from './neighbourhood.ts';
 import { type ListenerPlan, type Service, startService } from './service.ts';
+import { memoryStore, openStores, type RoleStores, type StoreOptions } from './stores.ts';
 import type { ListenAddress } from './units.ts';
 
 /** What both roles take. */
@@ -18,6 +19,10 @@ export interface RoleOptions extends Omit<HttpProxyHostOptions, 'proxy' | 'kit' 
   readonly listen: ListenAddress;
   readonly admin: ListenAddress | undefined;
   readonly tls?: TlsIdentity | undefined;
+  /** @default in memory */
+  readonly store?: StoreOptions | undefined;
+  /** Told in a line what an administrator should know. */
+  readonly warn?: ((line: string) => void) | undefined;
   readonly hashProvider?: HashProvider['name'] | undefined;
 }
 
@@ -27,15 +32,11 @@ export interface ReverseOptions extends RoleOptions {
   readonly algorithm?: V1AlgorithmName | undefined;
   readonly minBytes?: number | undefined;
   readonly maxBytes?: number | undefined;
-  /** Bytes for content information. @default 256 MiB */
-  readonly storeBytes?: number | undefined;
   /** Threads that hash; 0 hashes on the main thread. @default 2: a version each */
   readonly hashThreads?: 0 | 1 | 2 | undefined;
 }
 
 export interface BranchOptions extends RoleOptions {
-  /** Bytes for blocks. @default 1 GiB */
-  readonly cacheBytes?: number | undefined;
   /** Bytes for plain bodies whose content information is not there yet. @default 256 MiB */
   readonly pendingBytes?: number | undefined;
   readonly maxContentInformationVersion?: 1 | 2 | undefined;
@@ -43,64 +44,84 @@ export interface BranchOptions extends RoleOptions {
   readonly neighbourhood?: NeighbourhoodOptions | undefined;
 }
 
-/** Head office: an origin's content as content information. */
-export async function startReverse(options: ReverseOptions): Promise<Service> {
+/** Whose publications they are: the same on every machine that serves an origin. */
+export const PUBLISHER = 'peerdist reverse';
+
+/** Head office: an origin's content as content information. @param member where this process is one of several */
+export async function startReverse(options: ReverseOptions, member?: Member): Promise<Service> {
   const metrics = createMetrics();
   const { observer } = metrics;
+  const stores = await openRoleStores('reverse', options, metrics, member);
   const threads = options.hashThreads ?? 2;
   const pool = threads === 0 ? undefined : new HashingPool(threads);
   const peerdist = await PeerDist.open({
+    identity: PUBLISHER,
     serverSecret: options.secret,
     algorithm: options.algorithm,
     components: {
       hashProvider: hashProvider(options.hashProvider ?? 'native'),
-      contentInformationStore: new MemoryContentInformationStore({
-        maxBytes: options.storeBytes ?? 256 * 1024 * 1024,
-        observer,
-      }),
+      contentInformationStore: stores.contentInformation,
       createEngine: pool && ((hashing) => pool.createEngine(hashing)),
       observer,
     },
   });
-  const kit = new Kit({
-    plugins: [createContentServer({ peerdist, minBytes: options.minBytes, maxBytes: options.maxBytes, observer })],
+  const contentServer = createContentServer({
+    peerdist,
+    minBytes: options.minBytes,
+    maxBytes: options.maxBytes,
+    records: stores.records,
+    // Between machines rather than between the processes of one: it covers both.
+    claims: stores.claims ?? member?.claims,
     observer,
   });
+  const kit = new Kit({ plugins: [contentServer], observer });
   const host = new HttpProxyHost({ ...options, proxy: createProxyServer(), kit, observer });
-  return startProxy({ ...options, host, kit, peerdist, metrics, onStop: () => pool?.close() });
+  return startProxy({ ...options, host, kit, peerdist, metrics, stores, onStop: () => pool?.close() });
 }
 
-/** Branch: any HTTP client's content out of verified blocks. */
-export async function startBranch(options: BranchOptions): Promise<Service> {
+/** Branch: any HTTP client's content out of verified blocks. @param member where this process is one of several */
+export async function startBranch(options: BranchOptions, member?: Member): Promise<Service> {
   const metrics = createMetrics();
   const { observer } = metrics;
-  const blockStore = new MemoryBlockStore({ maxBytes: options.cacheBytes ?? 1024 * 1024 * 1024, observer });
+  const stores = await openRoleStores('branch', options, metrics, member);
   const { neighbourhood } = options;
-  const neighbours = neighbourhood && (await joinNeighbourhood(neighbourhood, { store: blockStore, observer }));
+  const surroundings = { store: stores.blocks, finder: member?.finder, observer };
+  const neighbours = await (neighbourhood && joinNeighbourhood(neighbourhood, surroundings))?.catch(async (error) => {
+    await stores.close();
+    throw error;
+  });
   const peerdist = await PeerDist.open({
     components: {
       hashProvider: hashProvider(options.hashProvider ?? 'native'),
-      blockStore,
+      blockStore: stores.blocks,
       sources: neighbours?.sources,
       onOriginBlock: neighbours?.onOriginBlock,
+      claims: member?.claims,
       observer,
     },
   });
-  const kit = new Kit({
-    plugins: [
-      createBlockCache({
-        peerdist,
-        maxPendingBytes: options.pendingBytes,
-        maxContentInformationVersion: options.maxContentInformationVersion,
-        observer,
-      }),
-    ],
+  const blockCache = createBlockCache({
+    peerdist,
+    maxPendingBytes: options.pendingBytes,
+    maxContentInformationVersion: options.maxContentInformationVersion,
+    records: stores.records,
     observer,
   });
+  const kit = new Kit({ plugins: [blockCache], observer });
   const host = new HttpProxyHost({ ...options, proxy: createProxyServer(), kit, observer });
   const peers = neighbours?.server &&
     neighbourhood?.listen && { role: 'peers' as const, server: neighbours.server, listen: neighbourhood.listen };
-  return startProxy({ ...options, host, kit, peerdist, metrics, peers, onStop: async () => neighbours?.close() });
+  const onStop = async (): Promise<void> => neighbours?.close();
+  return startProxy({ ...options, host, kit, peerdist, metrics, stores, peers, onStop });
+}
+
+function openRoleStores(
+  role: 'reverse' | 'branch',
+  { store = memoryStore(role), warn = () => {} }: RoleOptions,
+  { observer }: Metrics,
+  member: Member | undefined,
+): Promise<RoleStores> {
+  return openStores(store, { role, observer, warn, isGuest: member !== undefined });
 }
 
 interface ProxyParts extends Pick<RoleOptions, 'listen' | 'admin' | 'tls'> {
@@ -108,17 +129,20 @@ interface ProxyParts extends Pick<RoleOptions, 'listen' | 'admin' | 'tls'> {
   readonly kit: Kit;
   readonly peerdist: PeerDist;
   readonly metrics: Metrics;
+  readonly stores: RoleStores;
   readonly peers?: ListenerPlan | undefined;
   readonly onStop: () => Promise<void> | undefined;
 }
 
 /** A proxy host with its listeners; it keeps clients from elsewhere away from all of them. */
-function startProxy({ host, kit, peerdist, metrics, listen, admin, tls, peers, onStop }: ProxyParts): Promise<Service> {
+function startProxy(parts: ProxyParts): Promise<Service> {
+  const { host, kit, peerdist, metrics, stores, listen, admin, tls, peers, onStop } = parts;
   const clients = { role: 'clients', server: host.createServer(tls), listen } as const;
   return startService({
     listeners: peers === undefined ? [clients] : [clients, peers],
     admin,
     metrics,
+    trouble: stores.trouble,
     onServer: (server) => host.shelter(server),
     start: () => kit.start(),
     stop: async () => {
@@ -126,6 +150,7 @@ function startProxy({ host, kit, peerdist, metrics, listen, admin, tls, peers, o
       host.close();
       await peerdist.close();
       await onStop();
+      await stores.close();
     },
   });
 }

@@ -1,10 +1,10 @@
 /** `peerdist secret`: takes the server secret that a state directory keeps from machine to machine, and changes it. */
 import { closeSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
 import { decodeSecretFile, encodeSecretFile, MAX_SECRET_FILE_BYTES } from '../../lib/protocol/pccrc/index.ts';
 import { existingSecret, replaceSecret, rotateSecret } from './kept-secret.ts';
-import { defaultStateDirectory } from './state-directory.ts';
+import { stateOption } from './store-options.ts';
 import type { Terminal } from './terminal.ts';
 
 interface RotateValues {
@@ -50,7 +50,7 @@ export function addSecretCommand(program: Command, { print }: Terminal): void {
   secret
     .command('rotate')
     .description('replace it with 32 random bytes')
-    .addOption(stateOption())
+    .addOption(stateOption('where the server secret is kept'))
     .action(({ stateDir }: RotateValues) => {
       rotateSecret(stateDir);
       printChange('made a new server secret');
@@ -66,7 +66,7 @@ export function addSecretCommand(program: Command, { print }: Terminal): void {
       .description(description)
       .argument('<file>')
       .option('--passphrase-file <file>', 'the pass phrase: UTF-8 text, a newline at its end left out')
-      .addOption(stateOption())
+      .addOption(stateOption('where the server secret is kept'))
       .action((file: string, { passphraseFile, stateDir }: CarryValues) => {
         // Not Commander's requiredOption, which would complain before it has noticed a mistyped one.
         if (passphraseFile === undefined) throw unusable(`secret ${name} needs --passphrase-file FILE`);
@@ -80,13 +80,6 @@ export function addSecretCommand(program: Command, { print }: Terminal): void {
       'what was hashed before is answered with the old one until it is hashed again; restart the proxies that use it',
     );
   }
-}
-
-function stateOption(): Option {
-  return new Option('--state-dir <dir>', 'where the server secret is kept').default(
-    defaultStateDirectory(),
-    '$STATE_DIRECTORY or ~/.local/state/peerdist',
-  );
 }
 
 function readPassphrase(file: string): string {

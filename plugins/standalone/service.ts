@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream';
 import { Server as TlsServer } from 'node:tls';
 import { PeerDistError } from '../../lib/errors.ts';
 import type { Metrics } from '../metrics/index.ts';
-import { type AdminRoutes, createAdminServer } from './admin.ts';
+import { type AdminRoutes, createAdminServer, type Readiness } from './admin.ts';
 import { formatListen, type ListenAddress } from './units.ts';
 
 /** What a listener is for, as it is printed. */
@@ -18,18 +18,20 @@ export interface ListenerPlan {
 }
 
 export interface ServiceParts {
-  /** Opened in this order; the first one is the service's own. */
-  readonly listeners: readonly [ListenerPlan, ...ListenerPlan[]];
+  /** Opened in this order; the first one is the service's own. None where other processes have them. */
+  readonly listeners: readonly ListenerPlan[];
   /** Undefined for none. */
   readonly admin: ListenAddress | undefined;
   readonly adminRoutes?: AdminRoutes | undefined;
   readonly metrics: Metrics;
+  /** What does not work although the service does, in words. */
+  readonly trouble?: (() => string | undefined) | undefined;
   /** Told of every listener before it is opened. */
   readonly onServer?: ((server: Server) => void) | undefined;
   /** Called before anything listens. */
   readonly start?: (() => Promise<void>) | undefined;
   /** Called last when the service stops, also when it could not start. */
-  readonly stop: () => Promise<void>;
+  readonly stop: (graceMs: number) => Promise<void>;
 }
 
 export interface OpenListener {
@@ -45,11 +47,15 @@ export interface Service {
   /** Where clients connect to. */
   readonly address: ListenAddress;
   readonly metrics: Metrics;
+  /** Resolves with the reason when the service cannot go on; undefined where it always can. */
+  readonly failed?: Promise<string> | undefined;
   addressOf(role: ListenerRole): ListenAddress | undefined;
   /** Lets running exchanges end for up to `graceMs`, then cuts them. Never rejects. */
   stop(graceMs?: number): Promise<void>;
 }
 
+/** Address of a service whose listeners are all in other processes. */
+const NOWHERE: ListenAddress = { host: '', port: 0 };
 /** Milliseconds running exchanges get at shutdown. Policy, not protocol. */
 const GRACE_MS = 10_000;
 
@@ -59,29 +65,43 @@ export async function startService({
   admin,
   adminRoutes,
   metrics,
+  trouble = () => undefined,
   onServer,
   start,
   ...parts
 }: ServiceParts): Promise<Service> {
   const running: Listener[] = [];
+  let isDraining = false;
   const stop = async (graceMs = GRACE_MS): Promise<void> => {
-    await Promise.all(running.map((listener) => closeServer(listener, graceMs)));
-    await parts.stop();
+    isDraining = true;
+    const close = (listener: Listener): Promise<void> => closeServer(listener, graceMs);
+    // Whoever watches hears to the end that it is ending.
+    await Promise.all(running.filter(({ isAdmin }) => !isAdmin).map(close));
+    await parts.stop(graceMs);
+    await Promise.all(running.filter(({ isAdmin }) => isAdmin).map(close));
   };
   const plans = [...listeners];
-  if (admin !== undefined)
-    plans.splice(1, 0, { role: 'admin', server: createAdminServer(metrics, adminRoutes), listen: admin });
+  if (admin !== undefined) {
+    const readiness = (): Readiness => ({ isReady: !isDraining, trouble: trouble() });
+    plans.splice(1, 0, { role: 'admin', server: createAdminServer(metrics, readiness, adminRoutes), listen: admin });
+  }
   try {
     await start?.();
     const open: OpenListener[] = [];
     for (const { role, server, listen } of plans) {
-      running.push({ server, connections: new Connections(server) });
+      running.push({ server, connections: new Connections(server), isAdmin: role === 'admin' });
       onServer?.(server);
       const address = await listenOn(server, listen);
       open.push({ role, scheme: server instanceof TlsServer ? 'https' : 'http', address });
     }
     const addressOf: Service['addressOf'] = (role) => open.find((listener) => listener.role === role)?.address;
-    return { listeners: open, address: (open[0] as OpenListener).address, metrics, addressOf, stop };
+    return {
+      listeners: open,
+      address: open[0]?.address ?? NOWHERE,
+      metrics,
+      addressOf,
+      stop,
+    };
   } catch (error) {
     await stop(0);
     throw error;
@@ -169,4 +189,5 @@ function closeServer({ server, connections }: Listener, graceMs: number): Promis
 interface Listener {
   readonly server: Server;
   readonly connections: Connections;
+  readonly isAdmin: boolean;
 }

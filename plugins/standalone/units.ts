@@ -30,13 +30,12 @@ export function parseSize(text: string): number {
   return Math.floor(Number(match[1]) * factor);
 }
 
-/** `30s`, `500ms`, `5m`, `10` (seconds), `0` (no limit): milliseconds. */
+/** `30s`, `500ms`, `5m`, `2h`, `30d`, `10` (seconds), `0` (no limit): milliseconds. */
 export function parseDuration(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text.trim());
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$/.exec(text.trim());
   if (match === null) throw invalid(`not a duration like 30s or 500ms: ${text}`);
-  return Math.round(
-    Number(match[1]) * { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }[(match[2] ?? 's') as 'ms' | 's' | 'm' | 'h'],
-  );
+  const factors = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+  return Math.round(Number(match[1]) * factors[(match[2] ?? 's') as keyof typeof factors]);
 }
 
 export interface ListenAddress {

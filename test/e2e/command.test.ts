@@ -273,7 +273,7 @@ await t.test('what is wrong on the command line or around it: one clear line and
     [[...reverse, '--min-size', 'small'], /small/],
     [[...reverse, '--max-size', '-1'], /-1/],
     [[...branch, '--head-timeout', 'soon'], /soon/],
-    [[...branch, '--cache-size', '1XB'], /1XB/],
+    [[...branch, '--max-cache', '1XB'], /1XB/],
     [[...branch, '--allow-client', '10.0.0.0/99'], /10\.0\.0\.0\/99/],
     [[...branch, '--trust-peer', 'everybody'], /everybody/],
     [[...branch, '--allow-destination', '::1/200'], /::1\/200/],

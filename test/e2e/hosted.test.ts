@@ -139,7 +139,7 @@ await t.test(
 
 await t.test('a full cache forgets, and what it still gives is right', async (test) => {
   const { reverse } = await headOffice(test);
-  const hosted = await startHosted(test, '--cache-size', '2MB', '--client-quota', '1GB');
+  const hosted = await startHosted(test, '--max-cache', '2MB', '--client-quota', '1GB');
   const first = await startBranch(test, [hosted]);
   await offerThrough(first, hosted, `${reverse.url}/f`, BODY);
   test.ok(((await hosted.metric('peerdist_store_bytes{store="block"}')) ?? Infinity) <= 2_000_000);

@@ -397,7 +397,7 @@ async function throughHostedCache(
     '--state-dir',
     state,
     // Half of it is what one client may bring in an hour.
-    '--cache-size',
+    '--max-cache',
     '256MiB',
   );
   test.equal(hosted.port, 80, 'where Windows looks for it');

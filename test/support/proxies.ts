@@ -3,8 +3,11 @@
  * does it, and an HTTP client that sends exactly what a test says and believes nothing but the bytes it gets.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
@@ -744,7 +747,13 @@ export class Program {
 
   constructor(t: Owner, command: string, args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
     const { PEERDIST_SECRET: _, http_proxy: __, https_proxy: ___, no_proxy: ____, ...inherited } = process.env;
-    this.child = spawn(command, args, { env: { ...inherited, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] });
+    // Nobody finds what another test has kept, or what the user who runs it keeps.
+    const state = mkdtempSync(join(tmpdir(), 'peerdist-test-'));
+    t.teardown(() => rmSync(state, { recursive: true, force: true }));
+    this.child = spawn(command, args, {
+      env: { ...inherited, STATE_DIRECTORY: '', XDG_STATE_HOME: state, ...environment },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     this.child.stdout?.on('data', (text: Buffer) => {
       this.stdout += text.toString();
     });

@@ -2,6 +2,7 @@ import type { Clock } from '../../clock.ts';
 
 /** Milliseconds it is remembered. Policy, not protocol. */
 const MEMORY_MS = 3_600_000;
+const MOMENT_MS = 2_000;
 /** Entries; the oldest is forgotten. About 25 MB. Policy, not protocol. */
 const MAX_ENTRIES = 131_072;
 
@@ -14,11 +15,15 @@ export class FetchLog {
     this.#clock = clock;
   }
 
-  note(segmentId: string, address: string): void {
+  /** @returns false when the same was noted a moment ago */
+  note(segmentId: string, address: string): boolean {
     const key = `${segmentId} ${address}`;
+    const now = this.#clock.now();
+    const isNews = now - (this.#fetches.get(key) ?? -Infinity) > MOMENT_MS;
     this.#fetches.delete(key);
-    this.#fetches.set(key, this.#clock.now());
+    this.#fetches.set(key, now);
     if (this.#fetches.size > MAX_ENTRIES) this.#fetches.delete(this.#fetches.keys().next().value as string);
+    return isNews;
   }
 
   has(segmentId: string, address: string): boolean {

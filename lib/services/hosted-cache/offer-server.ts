@@ -22,7 +22,8 @@ import type { HostedCache } from './hosted-cache.ts';
 export type OfferAuthentication = (request: IncomingMessage) => string | undefined | Promise<string | undefined>;
 
 export interface OfferServerOptions {
-  readonly cache: HostedCache;
+  /** Who decides about offers. */
+  readonly cache: Pick<HostedCache, 'offer'>;
   /** Asked about version 1 offers, the only ones that can carry credentials. @default everybody may offer */
   readonly authenticate?: OfferAuthentication | undefined;
   readonly observer?: Observer | undefined;
@@ -30,7 +31,7 @@ export interface OfferServerOptions {
 
 /** Takes offers over HTTP (version 2) and HTTPS (version 1), to be mounted on any server of either: call {@link handle} for each request. */
 export class OfferServer {
-  readonly #cache: HostedCache;
+  readonly #cache: Pick<HostedCache, 'offer'>;
   readonly #authenticate: OfferAuthentication | undefined;
   readonly #observer: Observer;
 

@@ -16,6 +16,8 @@ import type { Holdings, ReadyAnswer, SegmentHoldings } from '../holdings.ts';
 import { isSealedLength, packSealed, unpackSealed, unseal } from '../sealed-block.ts';
 import { FetchLog } from './fetch-log.ts';
 
+export type FetchNote = (segmentId: string, address: string) => void;
+
 type PlaceName = 'v' | '0' | '1';
 
 interface Place {
@@ -37,10 +39,18 @@ const CIPHER: CipherName = 'aes-128';
 export class SealedBlocks implements Holdings {
   readonly #store: BlockStore;
   readonly #fetches: FetchLog;
+  readonly #onFetch: FetchNote | undefined;
 
-  constructor(store: BlockStore, clock: Clock = systemClock) {
+  /** @param onFetch told, where another process decides about offers, what {@link noteFetch} has to hear there */
+  constructor(store: BlockStore, clock: Clock = systemClock, onFetch?: FetchNote) {
     this.#store = store;
     this.#fetches = new FetchLog(clock);
+    this.#onFetch = onFetch;
+  }
+
+  /** The address has been given some of a segment that nobody has verified. */
+  noteFetch(segmentId: string, address: string): void {
+    if (this.#fetches.note(segmentId, address)) this.#onFetch?.(segmentId, address);
   }
 
   segment(segmentId: string): MaybePromise<SegmentHoldings | undefined> {
@@ -197,7 +207,7 @@ export class SealedBlocks implements Holdings {
     if (place === undefined) return undefined;
     const give = (record: Uint8Array | undefined): MaybePromise<ReadyAnswer | undefined> => {
       if (record === undefined) return this.#give(segmentId, others, blockIndex, address);
-      if (place.name !== 'v') this.#fetches.note(segmentId, address);
+      if (place.name !== 'v') this.noteFetch(segmentId, address);
       return { answer: record };
     };
     const record = this.#record(segmentId, place, blockIndex);

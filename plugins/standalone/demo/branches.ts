@@ -38,7 +38,7 @@ export async function startTwoBranches(): Promise<{
 
 async function startBranchProcess(options: readonly string[]): Promise<BranchProcess> {
   const command = fileURLToPath(new URL('../main.js', import.meta.url));
-  const listen = ['--listen', '127.0.0.1:0', '--no-admin', '--peer-listen', '127.0.0.1:0'];
+  const listen = ['--listen', '127.0.0.1:0', '--store', 'memory', '--no-admin', '--peer-listen', '127.0.0.1:0'];
   const child = spawn(process.execPath, [command, 'branch', ...listen, ...options], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

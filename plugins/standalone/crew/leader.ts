@@ -1,0 +1,170 @@
+/**
+ * The process that leads a crew of workers: starts them, replaces those that die, adds up what they count, and decides who does what needs to be
+ * done once. It carries no traffic itself.
+ */
+import cluster, { type Worker } from 'node:cluster';
+import { PeerDistError } from '../../../lib/errors.ts';
+import { type Metrics, type MetricsReport, MetricsSum } from '../../metrics/index.ts';
+import type { OpenListener } from '../service.ts';
+import { Channel, type Handlers } from './channel.ts';
+import { ClaimsDesk } from './claims.ts';
+import type { Welcome } from './member.ts';
+
+export interface CrewOptions {
+  readonly workers: number;
+  readonly welcome: Welcome;
+  /** What the leader itself counts. */
+  readonly metrics: Metrics;
+  /** What else workers may ask for. */
+  readonly handlers: (tell: Channel['tell']) => Handlers;
+  /** Looks at what a worker that crashed had open. @returns why the crew cannot go on */
+  readonly inspect: () => Promise<string | undefined>;
+  readonly warn: (line: string) => void;
+}
+
+interface Fellow {
+  readonly worker: Worker;
+  readonly channel: Channel;
+  readonly startedAt: number;
+}
+
+/** Milliseconds a worker must have lived for the next one to start at once, and the longest pause otherwise. Policy. */
+const SHORT_LIFE_MS = 2_000;
+const MAX_PAUSE_MS = 30_000;
+/** Milliseconds for a worker's counts when somebody asks; then those of a second ago are good enough. Policy. */
+const REPORT_TIMEOUT_MS = 500;
+/** Milliseconds beyond the grace after which a worker that should end is killed. Policy. */
+const KILL_AFTER_MS = 3_000;
+/** The leader's own number among those who count. */
+const LEADER = 0;
+/** Ends of a process that a damaged file may have brought about. */
+const CRASHES: ReadonlySet<string> = new Set(['SIGBUS', 'SIGSEGV', 'SIGABRT', 'SIGILL', 'SIGFPE']);
+
+export class Crew {
+  /** Resolves with the reason when the crew cannot go on. */
+  readonly failed: Promise<string>;
+  readonly #options: CrewOptions;
+  readonly #desk = new ClaimsDesk();
+  readonly #sum = new MetricsSum();
+  readonly #fellows = new Map<number, Fellow>();
+  #listeners: readonly OpenListener[] = [];
+  #fail: (reason: string) => void = () => {};
+  #isStopping = false;
+  #pauseMs = 0;
+
+  constructor(options: CrewOptions) {
+    this.#options = options;
+    this.failed = new Promise((resolve) => {
+      this.#fail = resolve;
+    });
+  }
+
+  /** Where the workers listen. */
+  get listeners(): readonly OpenListener[] {
+    return this.#listeners;
+  }
+
+  /** Workers that take part. */
+  get size(): number {
+    return this.#fellows.size;
+  }
+
+  /**
+   * Resolves when every worker listens.
+   *
+   * @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` when one cannot
+   */
+  async start(): Promise<void> {
+    // Bytes travel as bytes.
+    cluster.setupPrimary({ serialization: 'advanced' });
+    const ready = Array.from({ length: this.#options.workers }, () => this.#hire());
+    const failed = this.failed.then((reason) => {
+      throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', reason);
+    });
+    await Promise.race([Promise.all(ready), failed]);
+  }
+
+  async exposition(): ReturnType<Metrics['exposition']> {
+    this.#sum.report(LEADER, await this.#options.metrics.report());
+    await Promise.all([...this.#fellows].map(([id, { channel }]) => this.#count(id, channel)));
+    return this.#sum.exposition();
+  }
+
+  /** Lets every worker end its exchanges for up to `graceMs`. Never rejects. */
+  async stop(graceMs: number): Promise<void> {
+    this.#isStopping = true;
+    await Promise.all([...this.#fellows.values()].map(({ worker, channel }) => dismiss(worker, channel, graceMs)));
+  }
+
+  /** Starts a worker; resolves when it listens. */
+  #hire(): Promise<void> {
+    const worker = cluster.fork();
+    const { id } = worker;
+    return new Promise((resolve) => {
+      const { welcome, handlers } = this.#options;
+      const channel: Channel = new Channel(worker, {
+        ...handlers((name, ...args) => channel.tell(name, ...args)),
+        welcome: () => welcome,
+        ready: (listeners: readonly OpenListener[]) => {
+          this.#listeners = listeners;
+          resolve();
+        },
+        failed: (message: string) => {
+          this.#isStopping = true;
+          this.#fail(message);
+        },
+        counted: (report: MetricsReport) => this.#report(id, report),
+        claim: (name: string) => this.#desk.claim(id, name),
+        release: (name: string) => this.#desk.release(id, name),
+        released: (name: string) => this.#desk.released(name),
+      });
+      const fellow = { worker, channel, startedAt: performance.now() };
+      this.#fellows.set(id, fellow);
+      worker.once('exit', (code, signal) => void this.#replace(fellow, code, signal));
+    });
+  }
+
+  async #replace({ worker, startedAt }: Fellow, code: number | null, signal: string | null): Promise<void> {
+    this.#fellows.delete(worker.id);
+    this.#desk.leave(worker.id);
+    await this.#sum.retire(worker.id);
+    if (this.#isStopping) return;
+    this.#options.warn(`a worker ended (${signal ?? `exit code ${code}`}); starting another`);
+    if (signal !== null && CRASHES.has(signal)) {
+      const reason = await this.#options.inspect();
+      if (reason !== undefined) return this.#fail(reason);
+    }
+    const wasShort = performance.now() - startedAt < SHORT_LIFE_MS;
+    this.#pauseMs = wasShort ? Math.min(Math.max(250, this.#pauseMs * 2), MAX_PAUSE_MS) : 0;
+    setTimeout(() => {
+      if (!this.#isStopping) void this.#hire();
+    }, this.#pauseMs);
+  }
+
+  /** What comes after its sender has gone is counted already. */
+  #report(id: number, report: MetricsReport): void {
+    if (this.#fellows.has(id)) this.#sum.report(id, report);
+  }
+
+  async #count(id: number, channel: Channel): Promise<void> {
+    const timeout = new Promise<void>((resolve) => {
+      setTimeout(resolve, REPORT_TIMEOUT_MS).unref();
+    });
+    const counted = channel.call('report').then(
+      (report) => this.#report(id, report as MetricsReport),
+      () => {},
+    );
+    await Promise.race([counted, timeout]);
+  }
+}
+
+async function dismiss(worker: Worker, channel: Channel, graceMs: number): Promise<void> {
+  if (worker.isDead()) return;
+  const gone = new Promise<void>((resolve) => {
+    worker.once('exit', () => resolve());
+  });
+  channel.tell('stop');
+  const timer = setTimeout(() => worker.process.kill('SIGKILL'), graceMs + KILL_AFTER_MS);
+  await gone;
+  clearTimeout(timer);
+}
