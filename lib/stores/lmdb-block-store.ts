@@ -86,7 +86,7 @@ export class LmdbBlockStore implements DurableBlockStore {
   }
 
   segment(segmentId: string): HeldSegment | undefined {
-    if (segmentId === '' || segmentId.length > MAX_SEGMENT_ID_LENGTH) return undefined;
+    if (this.#table.isClosed || segmentId === '' || segmentId.length > MAX_SEGMENT_ID_LENGTH) return undefined;
     const row = this.#segments.get(segmentId);
     if (row === undefined) return undefined;
     const [bits, since, blockCount, secret, from] = row;

@@ -6,9 +6,10 @@
  * child dies, the directory is moved aside.
  */
 import { execFile } from 'node:child_process';
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { inspect } from 'node:util';
 import type { RootDatabase } from 'lmdb';
 import { PeerDistError } from '../errors.ts';
 
@@ -33,6 +34,8 @@ export interface EnvironmentOptions {
 export interface Environment {
   readonly root: RootDatabase;
   readonly directory: string;
+  /** One transaction, see {@link transact}. */
+  transact<T>(work: () => T): Promise<T>;
   close(): Promise<void>;
 }
 
@@ -66,6 +69,7 @@ export async function openEnvironment(options: EnvironmentOptions): Promise<Envi
     return {
       root,
       directory,
+      transact: (work) => transact(root, work),
       async close() {
         await root.close();
         if (!isGuest) leave(directory);
@@ -90,6 +94,34 @@ export function ownerOf(directory: string): number | undefined {
     // Somebody else's process is there all the same.
     return code === 'EPERM' ? -1 : undefined;
   }
+}
+
+let underWay = 0;
+
+/**
+ * Runs `work` in a transaction with what was queued in the same turn of the event loop.
+ *
+ * LMDB's thread waits for it, and a process that ends waits for that thread: one that ends by itself in between would never end, and would keep
+ * everybody else from writing. Then it is killed, which LMDB survives.
+ */
+async function transact<T>(root: RootDatabase, work: () => T): Promise<T> {
+  if (underWay === 0) process.on('exit', endAtOnce).on('uncaughtExceptionMonitor', report);
+  underWay += 1;
+  try {
+    return await root.transaction(work);
+  } finally {
+    underWay -= 1;
+    if (underWay === 0) process.off('exit', endAtOnce).off('uncaughtExceptionMonitor', report);
+  }
+}
+
+function endAtOnce(): void {
+  process.kill(process.pid, 'SIGKILL');
+}
+
+/** Node would say it after it has ended. */
+function report(error: unknown): void {
+  writeSync(2, `${inspect(error)}\n`);
 }
 
 async function loadLmdb(): Promise<typeof import('lmdb')> {

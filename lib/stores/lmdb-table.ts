@@ -27,7 +27,7 @@ import type { BlockCheck, BlockHash, MaybePromise } from './types.ts';
 
 export interface LmdbTableOptions<F> {
   readonly environment: Environment;
-  /** Limit of the file. Values and bookkeeping are kept below nine tenths of it; LMDB needs the rest to find room. */
+  /** Limit of the file. Values and bookkeeping are kept below 85 % of it; LMDB needs the rest to find room. */
   readonly maxBytes: number;
   /** Milliseconds that what is set may wait for more, so that one transaction writes many. @default 0 */
   readonly commitDelayMs?: number | undefined;
@@ -67,13 +67,15 @@ class QueuedChange<F> implements Change<F> {
 }
 
 /** Share of the limit that values and bookkeeping may take: freed runs of pages do not always fit what comes. Measured: an eighth. */
-const HIGH_WATERMARK = 0.88;
+const HIGH_WATERMARK = 0.85;
 /** Share that is left when room is made. Policy, not protocol. */
-const LOW_WATERMARK = 0.86;
+const LOW_WATERMARK = 0.84;
 /** Bytes that may wait to be written; what comes then is not kept. Policy, not protocol. */
 const MAX_QUEUED_BYTES = 64 * 1024 * 1024;
-/** Bytes and changes of one transaction. Policy, not protocol. */
+/** Bytes and changes of one transaction. What it frees can be used by the second after it, so it must be small against the limit. Policy. */
 const MAX_BATCH_BYTES = 8 * 1024 * 1024;
+const MIN_BATCH_BYTES = 128 * 1024;
+const BATCH_SHARE = 64;
 const MAX_BATCH_CHANGES = 1024;
 /** Uses noted before they are written, and milliseconds they wait. Policy, not protocol. */
 const MAX_TOUCHED = 16_384;
@@ -107,6 +109,7 @@ export class LmdbTable<F = never> {
   #mustMakeRoom = false;
   /** Bytes above which room is made; less than the options say once the disk was full. */
   #highBytes: number;
+  readonly #batchBytes: number;
   #pauseMs = 0;
   #pausedUntil = 0;
   /** Keys whose last change could not be written: what lies there is no longer true. */
@@ -124,6 +127,7 @@ export class LmdbTable<F = never> {
     this.#observer = options.observer ?? ignoreObservations;
     this.#clock = options.clock ?? systemClock;
     this.#highBytes = Math.floor(options.maxBytes * HIGH_WATERMARK);
+    this.#batchBytes = Math.min(Math.max(MIN_BATCH_BYTES, options.maxBytes / BATCH_SHARE), MAX_BATCH_BYTES);
     this.#observer({ type: 'stored', store: options.store, bytes: this.bytes });
   }
 
@@ -181,7 +185,7 @@ export class LmdbTable<F = never> {
       this.#deny(key);
       return this.#fault(isPaused ? 'failed' : 'overloaded');
     }
-    const isPatient = this.#queuedBytes + value.byteLength < MAX_BATCH_BYTES;
+    const isPatient = this.#queuedBytes + value.byteLength < this.#batchBytes;
     const change = this.#changeOf(key);
     this.#queuedBytes += value.byteLength - (change.value?.byteLength ?? 0);
     change.value = value;
@@ -286,10 +290,16 @@ export class LmdbTable<F = never> {
     return oldest === undefined || newest === undefined ? undefined : [oldest, newest];
   }
 
+  /** What is asked then finds nothing. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /** Whether the value still is what it was when it was kept. No use of it. */
   async verify(key: string): Promise<boolean> {
+    if (this.#isClosed) return true;
     await this.#databases.values.prefetch([key]);
-    const value = this.#databases.values.get(key);
+    const value = this.#isClosed ? undefined : this.#databases.values.get(key);
     return value === undefined || this.#matches(key, value);
   }
 
@@ -368,7 +378,7 @@ export class LmdbTable<F = never> {
     if (!isPatient) this.#isUrgent = true;
     if (this.#writing !== undefined) return;
     const { commitDelayMs = 0 } = this.#options;
-    if (this.#isUrgent || commitDelayMs === 0 || this.#queuedBytes >= MAX_BATCH_BYTES) this.#start();
+    if (this.#isUrgent || commitDelayMs === 0 || this.#queuedBytes >= this.#batchBytes) this.#start();
     else this.#patience ??= setTimeout(() => this.#start(), commitDelayMs);
   }
 
@@ -426,7 +436,7 @@ export class LmdbTable<F = never> {
     const batch = new Map<string, QueuedChange<F>>();
     let bytes = 0;
     for (const [key, change] of this.#queue) {
-      if (batch.size >= MAX_BATCH_CHANGES || (bytes > 0 && bytes >= MAX_BATCH_BYTES)) break;
+      if (batch.size >= MAX_BATCH_CHANGES || (bytes > 0 && bytes >= this.#batchBytes)) break;
       this.#queue.delete(key);
       batch.set(key, change);
       bytes += change.value?.byteLength ?? 0;
@@ -444,7 +454,7 @@ export class LmdbTable<F = never> {
     const limits = { high: this.#highBytes, low: (this.#highBytes / HIGH_WATERMARK) * LOW_WATERMARK };
     const now = Math.floor(this.#clock.now() / 1000);
     const { companion } = this.#options;
-    const applied = this.#environment.root.transaction(() =>
+    const applied = this.#environment.transact(() =>
       applyChanges(this.#databases, batch, touched, limits, now, companion),
     );
     for (const result of await Promise.allSettled([...done, applied])) {

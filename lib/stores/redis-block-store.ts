@@ -13,7 +13,7 @@ import {
   rowOfSegment,
 } from './redis-names.ts';
 import { DELETE_BLOCK, FLUSH_BLOCK, LABEL_BLOCK, READ_SEGMENT, SET_BLOCK } from './redis-scripts.ts';
-import { MAX_VALUE_BYTES } from './resp-guard.ts';
+import { MAX_VALUE_BYTES } from './redis-connection.ts';
 import type { BlockCheck, BlockHash, DurableBlockStore, HeldSegment, SegmentFacts } from './types.ts';
 import { within } from './within.ts';
 import type { WriteQueue } from './write-queue.ts';

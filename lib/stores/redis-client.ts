@@ -1,10 +1,5 @@
-/**
- * The one seam to `@redis/client`, an optional package. One client is one connection: when it ends, another client takes its place. Its own
- * reconnecting, its queue for a server that is away and its cluster are not used: they wait where a cache must go on without.
- */
+/** The one seam to `@redis/client`, an optional package: how its clients are made, and what is used of them. */
 import { PeerDistError } from '../errors.ts';
-import type { RedisServer, RedisUrl } from './redis-url.ts';
-import { RespGuard } from './resp-guard.ts';
 
 export type RedisArgument = string | Buffer;
 /** Values come as bytes, status words as text. */
@@ -13,45 +8,83 @@ export type RedisReply = number | string | Buffer | null | readonly RedisReply[]
 /** What a connection with TLS is verified with. */
 export interface RedisTls {
   /** Certificates of authorities in PEM. @default those Node trusts */
-  readonly ca?: string | Buffer | undefined;
+  readonly ca?: string | Buffer;
   /** Our own certificate and its key in PEM, for a server that asks. */
-  readonly cert?: string | Buffer | undefined;
-  readonly key?: string | Buffer | undefined;
+  readonly cert?: string | Buffer;
+  readonly key?: string | Buffer;
   /** @default the host of the URL */
-  readonly servername?: string | undefined;
+  readonly servername?: string;
 }
 
-export interface RedisClient {
-  /** Connects and authenticates. */
-  open(): Promise<unknown>;
-  /** @throws {@link RedisReplyError} when the server refuses */
-  send(args: readonly RedisArgument[]): Promise<RedisReply>;
-  /** Closes the connection, or stops connecting; everything sent is rejected. */
+/** What single clients and clusters of the package have in common, as far as it is used. */
+export interface Client {
+  connect(): Promise<unknown>;
   destroy(): void;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  on(event: 'ready', listener: () => void): unknown;
+  readonly isOpen: boolean;
+}
+export interface SingleClient extends Client {
+  readonly isReady: boolean;
+  sendCommand(args: readonly RedisArgument[]): Promise<unknown>;
+}
+export interface ClusterClient extends Client {
+  readonly masters: readonly { readonly id: string }[];
+  nodeClient(master: unknown): Promise<SingleClient>;
+  sendCommand(key: string, isReadonly: boolean, args: readonly RedisArgument[]): Promise<unknown>;
 }
 
-/** @param onLost called when there is no more use in the connection */
-export type MakeClient = (server: RedisServer, onLost: (error: Error) => void) => RedisClient;
-
-/** An error the server replied. Its text is not kept: it may repeat keys. */
-export class RedisReplyError extends Error {
-  override readonly name = 'RedisReplyError';
-  /** For example `WRONGTYPE`. */
-  readonly code: string;
-  /** `host:port` that `MOVED` and `ASK` point at; the host may be missing. */
-  readonly target: string | undefined;
-
-  constructor(text: string) {
-    const code = /^[A-Z]{1,32}(?= |$)/.exec(text)?.[0] ?? 'ERR';
-    super(`Redis replied ${code}`);
-    this.code = code;
-    this.target = /^(?:MOVED|ASK) \d{1,5} (\S{1,300})$/.exec(text)?.[1];
-  }
+export interface RedisClients {
+  /** Undefined where it is known to be a cluster. */
+  readonly makeSingle: (() => SingleClient) | undefined;
+  readonly makeCluster: () => ClusterClient;
 }
 
-/** The members of a reply; none when it is something else. */
-export function membersOf(reply: RedisReply | undefined): readonly RedisReply[] {
-  return Array.isArray(reply) ? (reply as readonly RedisReply[]) : [];
+/** Milliseconds for one attempt to connect, and the longest pause between two. Policy, not protocol. */
+export const CONNECT_TIMEOUT_MS = 2_000;
+const MAX_PAUSE_MS = 3_000;
+/** Commands that may wait for an answer. Policy, not protocol. */
+export const MAX_IN_FLIGHT = 1_024;
+/** RESP2 is what every Redis speaks. Type of values, which come as bytes. */
+const RESP = 2;
+const BLOB_STRING = 36;
+
+/**
+ * How to connect to what a URL names.
+ *
+ * @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for a URL that is none; `ERR_PEERDIST_STORE_UNAVAILABLE` when the package is not
+ * installed
+ */
+export async function redisClients(url: string, tls?: RedisTls): Promise<RedisClients> {
+  const servers = parseRedisUrl(url);
+  const { createClient, createCluster } = await importPackage();
+  const options = {
+    RESP,
+    disableOfflineQueue: true,
+    disableClientInfo: true,
+    maintNotifications: 'disabled',
+    commandsQueueMaxLength: MAX_IN_FLIGHT,
+    commandOptions: { typeMapping: { [BLOB_STRING]: Buffer } },
+    socket: {
+      ...(servers[0]?.protocol === 'rediss:' ? { tls: true as const, ...tls } : {}),
+      connectTimeout: CONNECT_TIMEOUT_MS,
+      reconnectStrategy: (retries: number) => Math.min(50 * 2 ** Math.min(retries, 10), MAX_PAUSE_MS),
+    },
+  } as const;
+  const single = (): SingleClient => createClient({ ...options, url: String(servers[0]) });
+  const cluster = (): ClusterClient => {
+    const { username, password } = servers[0] as URL;
+    const login =
+      password === '' ? {} : { username: decodeURIComponent(username), password: decodeURIComponent(password) };
+    const rootNodes = servers.map((server) => ({ ...options, url: String(server) }));
+    return createCluster({
+      RESP,
+      commandOptions: options.commandOptions,
+      rootNodes,
+      defaults: { ...options, ...login },
+    });
+  };
+  return { makeSingle: servers.length > 1 ? undefined : single, makeCluster: cluster };
 }
 
 export function unavailable(message: string, cause?: unknown): PeerDistError {
@@ -61,80 +94,58 @@ export function unavailable(message: string, cause?: unknown): PeerDistError {
 /** Whether a command was refused because under its key is something else. */
 export function isWrongType(error: unknown): boolean {
   const { cause } = error as { cause?: unknown };
-  return cause instanceof RedisReplyError && cause.code === 'WRONGTYPE';
+  return cause instanceof Error && cause.message.startsWith('WRONGTYPE');
 }
 
-/** RESP2: what every Redis speaks, and a server cannot say anything in it that was not asked. */
-const RESP = 2;
-/** Type byte of values, which come as bytes. */
-const BLOB_STRING = 36;
-
-/** @throws {@link PeerDistError} `ERR_PEERDIST_STORE_UNAVAILABLE` when the package is not installed */
-export async function loadRedis(
-  { isTls, username, password, database }: RedisUrl,
-  tls: RedisTls | undefined,
-  connectTimeoutMs: number,
-): Promise<MakeClient> {
-  const { createClient, ErrorReply } = await importPackage();
-  assertGuardable(createClient({ maintNotifications: 'disabled' }));
-  return ({ host, port }, onLost) => {
-    // What the package does not destroy is a socket that is still connecting.
-    const abort = new AbortController();
-    const where = {
-      host,
-      port,
-      signal: abort.signal,
-      connectTimeout: connectTimeoutMs,
-      reconnectStrategy: false,
-    } as const;
-    const client = createClient({
-      RESP,
-      ...(username === undefined ? {} : { username }),
-      ...(password === undefined ? {} : { password }),
-      database,
-      disableOfflineQueue: true,
-      disableClientInfo: true,
-      maintNotifications: 'disabled',
-      commandOptions: { timeout: 0, typeMapping: { [BLOB_STRING]: Buffer } },
-      socket: isTls ? { tls: true, ...defined(tls), ...where } : where,
-    });
-    const ours = (error: Error): Error => (error instanceof ErrorReply ? new RedisReplyError(error.message) : error);
-    const fail = (error: Error): never => {
-      throw ours(error);
-    };
-    client.on('error', (error: Error) => onLost(ours(error)));
-    // Members that the package calls internal.
-    const { decoder } = client._getQueue();
-    const guard = new RespGuard();
-    const write = decoder.write.bind(decoder);
-    decoder.write = (chunk: Uint8Array) => {
-      guard.check(chunk);
-      write(chunk);
-    };
-    return {
-      open: () => client.connect().catch(fail),
-      send: (args) => client.sendCommand<RedisReply>(args).catch(fail),
-      destroy() {
-        client.destroy();
-        abort.abort();
-      },
-    };
-  };
+/** The members of a reply; none when it is something else. */
+export function membersOf(reply: RedisReply | undefined): readonly RedisReply[] {
+  return Array.isArray(reply) ? (reply as readonly RedisReply[]) : [];
 }
 
-/** Node takes an option that is undefined for one that is missing; the types do not. */
-function defined(tls: RedisTls = {}): { [Name in keyof RedisTls]?: NonNullable<RedisTls[Name]> } {
-  return Object.fromEntries(Object.entries(tls).filter(([, value]) => value !== undefined));
+/** Whether it is an error that Redis replied, and no connection that broke. */
+export function isRefusal(error: unknown): boolean {
+  return error instanceof Error && /^(?!CLUSTERDOWN|LOADING|MASTERDOWN)[A-Z]+ /.test(error.message);
 }
 
-/** Without what the guard is put before, the package would believe whatever length a server says. */
-function assertGuardable(client: {
-  readonly _getQueue?: () => { readonly decoder: { readonly write?: unknown } };
-  readonly destroy: () => void;
-}): void {
-  const isGuardable = typeof client._getQueue?.().decoder.write === 'function';
-  client.destroy();
-  if (!isGuardable) throw unavailable('this version of the package @redis/client is not known; 6.3 is');
+/** In the words of the system or of Redis. */
+export function reasonOf(error: Error | undefined): string {
+  if (error === undefined) return '';
+  // Where a host has several addresses, there is no message.
+  const text = error.message === '' ? String((error as NodeJS.ErrnoException).code) : error.message;
+  return ` (${text.replaceAll(/[^ -~]/g, '?').slice(0, 200)})`;
+}
+
+export function destroy(client: Client | undefined): void {
+  try {
+    client?.destroy();
+  } catch {
+    // It was never open.
+  }
+}
+
+/** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION`, which never repeats the URL: it may have a password */
+function parseRedisUrl(text: string): readonly URL[] {
+  const [, scheme, login = '', hosts = '', database = ''] =
+    /^(rediss?:\/\/)([^@/]*@)?([^/?#]+)(\/\d{0,5})?\/?$/.exec(text) ?? [];
+  const urls = hosts
+    .split(',')
+    .map((host) => URL.parse?.(`${scheme}${login}${host}${database}`) ?? tryUrl(`${scheme}${login}${host}${database}`));
+  if (scheme === undefined || urls.some((url) => url === undefined || url.hostname === ''))
+    throw new PeerDistError(
+      'ERR_PEERDIST_INVALID_OPTION',
+      'the URL of Redis is not one like redis://user:password@host:6379',
+    );
+  if (urls.length > 1 && Number(database.slice(1)) > 0)
+    throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', 'a cluster of Redis has no database numbers');
+  return urls as URL[];
+}
+
+function tryUrl(text: string): URL | undefined {
+  try {
+    return new URL(text);
+  } catch {
+    return undefined;
+  }
 }
 
 async function importPackage(): Promise<typeof import('@redis/client')> {

@@ -2,7 +2,7 @@ import { ignoreObservations, type Observer } from '../observer.ts';
 import { isWrongType, type RedisReply, unavailable } from './redis-client.ts';
 import type { RedisConnection } from './redis-connection.ts';
 import { assertPrefix, DEFAULT_PREFIX } from './redis-names.ts';
-import { MAX_VALUE_BYTES } from './resp-guard.ts';
+import { MAX_VALUE_BYTES } from './redis-connection.ts';
 import type { Sealer } from './sealing.ts';
 import type { RecordStore } from './types.ts';
 import type { WriteQueue } from './write-queue.ts';

@@ -21,9 +21,7 @@ local function clear(key)
   local kind = call('TYPE', key).ok
   if kind ~= 'hash' and kind ~= 'none' then call('DEL', key) end
 end
-local function indexOf(field)
-  if string.byte(field) == 105 then return string.sub(field, 2) end
-end
+local function indexOf(field) return string.match(field, '^i(%d+)$') end
 local function isHash(key) return call('TYPE', key).ok == 'hash' end
 -- Whether any block that the segment says is here still is.
 local function isAlive(row, base)

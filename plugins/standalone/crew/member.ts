@@ -36,6 +36,8 @@ export interface Member {
 const REPORT_MS = 1_000;
 
 export async function joinCrew(): Promise<Member> {
+  // What Node itself sends to a leader that is gone; whoever lost its leader ends anyway.
+  process.on('error', () => {});
   let stop = (): void => {};
   const stopRequested = new Promise<void>((resolve) => {
     stop = resolve;
