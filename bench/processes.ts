@@ -111,6 +111,13 @@ export async function startSquid(): Promise<Running> {
   return startTool(port, 'squid', '-N', '-f', config);
 }
 
+/** Redis that keeps everything in memory and nothing else. */
+export async function startRedis(): Promise<Running> {
+  const port = await freePort();
+  const redis = await startTool(port, 'redis-server', '--port', String(port), '--bind', '127.0.0.1', '--save', '');
+  return { ...redis, url: `redis://127.0.0.1:${port}` };
+}
+
 async function startTool(port: number, command: string, ...args: readonly string[]): Promise<Running> {
   const child = spawn(command, args, { stdio: 'ignore' });
   running.add(child);

@@ -1,11 +1,24 @@
 /** Stores on disk and in Redis against those in memory: warm, cold, the first use after a start, opening, memory for each entry. */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { Agent, get } from 'node:http';
 import { LmdbBlockStore } from '../lib/stores/index.ts';
 import { median, MiB, paired, ROUNDS, seededBytes } from './measure.ts';
-import { curl, dateBack, hasTool, type Running, scratchFile, startCommand, startNginx, wrk } from './processes.ts';
+import {
+  curl,
+  dateBack,
+  hasTool,
+  type Running,
+  scratchFile,
+  startCommand,
+  startNginx,
+  startRedis,
+  wrk,
+} from './processes.ts';
 import { gigabytes, type Line, perSecond } from './report.ts';
 
 const SECONDS = 3;
+const REQUESTS = 300;
+const AGENT = new Agent({ keepAlive: true });
 const ENTRIES = 1_000_000;
 /** Of a store of 100 GB. */
 const MANY_ENTRIES = 1_600_000;
@@ -37,6 +50,7 @@ export async function benchStores(): Promise<Line[]> {
   curl(`${reverse.url}/stores.bin`, ...CODED);
   const lines = [...(hasTool('wrk') ? await warm(reverse) : []), await cold(reverse), ...(await afterStart(reverse))];
   await reverse.stop();
+  lines.push(...(await throughRedis(nginx)));
   await nginx.stop();
   return [...lines, ...(await manyEntries())];
 }
@@ -119,6 +133,50 @@ async function afterStart(reverse: Running): Promise<Line[]> {
   const yardstick = median(seconds);
   const what = 'disk, 256 MB read the first time after a start, every block hashed, against the second time';
   return [{ what, value: gigabytes(value), yardstick: gigabytes(yardstick), ratio: value / yardstick }];
+}
+
+/** What it takes to answer with content information out of Redis, nothing of it in memory, beyond what it takes out of memory. */
+async function throughRedis(nginx: Running): Promise<Line[]> {
+  if (!hasTool('redis-server')) return [{ what: 'redis: redis-server is not installed', value: 'skipped' }];
+  scratchFile('redis.bin', seededBytes(64 * MiB));
+  dateBack(scratchFile('redis.bin'));
+  const redis = await startRedis();
+  const reverse = (...store: readonly string[]): Promise<Running> =>
+    startCommand('reverse', '--origin', nginx.url, '--secret-hex', '00ff', ...store);
+  const far = await reverse('--store', redis.url, '--memory', '1');
+  const near = await reverse();
+  for (const { url } of [far, near]) curl(`${url}/redis.bin`, ...CODED);
+  const fars: number[] = [];
+  const nears: number[] = [];
+  for (let round = 0; round < REQUESTS; round += 1) {
+    fars.push(await codedMs(`${far.url}/redis.bin`));
+    nears.push(await codedMs(`${near.url}/redis.bin`));
+  }
+  for (const each of [far, near, redis]) await each.stop();
+  const added = median(fars) - median(nears);
+  return [
+    {
+      what: 'redis, content information of 64 MB, added at p50, share of 2 ms',
+      value: `${added.toFixed(2)} ms`,
+      yardstick: `${median(nears).toFixed(2)} ms`,
+      ratio: added / 2,
+      goal: 1,
+      atMost: true,
+    },
+  ];
+}
+
+/** Milliseconds of one request that content information answers. */
+async function codedMs(url: string): Promise<number> {
+  const started = performance.now();
+  const headers = { 'accept-encoding': 'peerdist', 'x-p2p-peerdist': 'Version=1.0' };
+  await new Promise<void>((resolve, reject) => {
+    get(url, { headers, agent: AGENT }, (response) => {
+      if (response.headers['content-encoding'] !== 'peerdist') reject(new Error('the body itself came'));
+      response.resume().once('end', resolve);
+    }).once('error', reject);
+  });
+  return performance.now() - started;
 }
 
 /** A store of many short values: what it takes of the process, and how soon it is open again. */

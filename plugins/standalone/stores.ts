@@ -153,9 +153,9 @@ async function onDisk(options: DiskStoreOptions, { role, observer, warn, isGuest
 
 async function inRedis(
   { url, memoryBytes, secrets }: RedisStoreOptions,
-  { role, observer }: StoreContext,
+  { role, observer, warn }: StoreContext,
 ): Promise<RoleStores> {
-  const connection = await openRedis(url);
+  const connection = await openRedis(url, { warn });
   const sealer = new Sealer(secrets);
   const durable = role === 'reverse' ? undefined : new RedisBlockStore({ connection, observer });
   const records = role === 'hosted' ? undefined : new RedisRecordStore({ connection, sealer, observer });
@@ -186,7 +186,7 @@ function tiered(
     contentInformation:
       records === undefined
         ? new MemoryContentInformationStore({ maxBytes: MiB })
-        : new RecordContentInformationStore({ records, memoryBytes: INFORMATION_MEMORY_BYTES }),
+        : new RecordContentInformationStore({ records, memoryBytes: Math.min(memoryBytes, INFORMATION_MEMORY_BYTES) }),
     records,
     claims: undefined,
     trouble: () => undefined,

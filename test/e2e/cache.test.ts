@@ -671,8 +671,9 @@ await t.test('who is asked to stop stops, and says so', async (test) => {
   });
   const stopped = 'peerdist: stopped before everything was done\n';
   for (const command of ['verify', 'clear']) {
-    const { code, stderr } = await cacheUntil(Promise.resolve(), state, command);
+    const { code, stdout, stderr } = await cacheUntil(Promise.resolve(), state, command);
     test.same([code, stderr], [1, stopped], command);
+    test.notMatch(stdout, '3000 blocks');
     test.ok((await statsOf(state, 'branch blocks')).entries > 0, 'some are left');
   }
 });
