@@ -29,6 +29,6 @@ export {
   type PublisherIdentity,
   type PublishOptions,
 } from './publish-options.ts';
-export { durableKeyOf, PeerDistServer } from './publisher.ts';
+export { PeerDistServer } from './publisher.ts';
 export { type PeerDistStatus } from './session.ts';
 export { type PeerDistStatusInfo } from './status.ts';

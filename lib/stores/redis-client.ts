@@ -107,16 +107,19 @@ export function isRefusal(error: unknown): boolean {
   return error instanceof Error && /^(?!CLUSTERDOWN|LOADING|MASTERDOWN)[A-Z]+ /.test(error.message);
 }
 
-/** In the words of the system or of Redis. */
+/** In the words of the system; of what Redis says, the first: the others may repeat a password it did not expect. */
 export function reasonOf(error: Error | undefined): string {
   if (error === undefined) return '';
+  const said = /^[A-Z]{2,32}(?= |$)/.exec(error.message)?.[0];
   // Where a host has several addresses, there is no message.
-  const text = error.message === '' ? String((error as NodeJS.ErrnoException).code) : error.message;
+  const text = said ?? (error.message === '' ? String((error as NodeJS.ErrnoException).code) : error.message);
   return ` (${text.replaceAll(/[^ -~]/g, '?').slice(0, 200)})`;
 }
 
 export function destroy(client: Client | undefined): void {
   try {
+    // One that was just connecting would stay connected.
+    client?.on('ready', () => client.destroy());
     client?.destroy();
   } catch {
     // It was never open.

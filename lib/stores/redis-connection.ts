@@ -37,12 +37,16 @@ const COMMAND_TIMEOUT_MS = 500;
 /** Commands in a row without an answer in time, until Redis is taken for away; milliseconds until it is tried again. Policy, not protocol. */
 const MAX_TIMEOUTS = 3;
 const TRY_AGAIN_MS = 1_000;
+/** Milliseconds without an answer or an error until a connection is given up for another: the system may take a quarter of an hour. Policy. */
+const SILENCE_MS = 6_000;
 /** Milliseconds between two questions how much memory is used, and for what is on its way at the end. Policy, not protocol. */
 const MEMORY_PAUSE_MS = 5_000;
 const CLOSE_TIMEOUT_MS = 2_000;
 /** Keys one command names, and that one step of a scan looks at. Policy, not protocol. */
 const MAX_KEYS = 512;
 const SCAN_COUNT = '1000';
+/** Steps of a scan of one server: more than any has. Policy, not protocol. */
+const MAX_SCANS = 10_000_000;
 /** Bytes of the largest value. Policy, not protocol. */
 export const MAX_VALUE_BYTES = 16 * 1024 * 1024;
 /**
@@ -66,6 +70,7 @@ export async function openRedis(
 export class RedisConnection {
   /** Resolves when the first attempt to connect is over. */
   readonly attempted: Promise<void>;
+  readonly #makeSingle: (() => SingleClient) | undefined;
   readonly #makeCluster: () => ClusterClient;
   readonly #warn: (line: string) => void;
   readonly #clock: Clock;
@@ -77,6 +82,7 @@ export class RedisConnection {
   #isAway = true;
   #hasWarned = false;
   #lastError: Error | undefined;
+  #heardAt: number;
   #usedMemory = 0;
   #memoryAskedAt = -Infinity;
   #trying: Promise<void> | undefined;
@@ -87,22 +93,12 @@ export class RedisConnection {
     { makeSingle, makeCluster }: RedisClients,
     { warn, clock }: { readonly warn: (line: string) => void; readonly clock: Clock },
   ) {
+    this.#makeSingle = makeSingle;
     this.#makeCluster = makeCluster;
     this.#warn = warn;
     this.#clock = clock;
-    if (makeSingle === undefined) this.attempted = this.#try();
-    else {
-      const single = (this.#single = this.#hear(makeSingle()));
-      // Its own attempts go on for ever; each time one succeeds, we look what it is worth.
-      this.attempted = new Promise((resolve) => {
-        single.on('error', () => {
-          this.#leave();
-          resolve();
-        });
-        single.on('ready', () => void this.#try().then(resolve));
-      });
-      single.connect().catch(() => {});
-    }
+    this.#heardAt = clock.now();
+    this.attempted = this.#begin();
   }
 
   /** `away`: something that is asked now fails at once. */
@@ -155,13 +151,14 @@ export class RedisConnection {
   async *scan(pattern: string): AsyncGenerator<readonly string[]> {
     for (const client of await this.#servers()) {
       let cursor = '0';
-      do {
+      for (let scans = 0; scans < MAX_SCANS; scans += 1) {
         const from = cursor;
         const reply = await this.#ask(() => client.sendCommand(['SCAN', from, 'MATCH', pattern, 'COUNT', SCAN_COUNT]));
         const [next, keys] = membersOf(reply);
         yield membersOf(keys).map(String);
         cursor = String(next);
-      } while (cursor !== '0');
+        if (cursor === '0') break;
+      }
     }
   }
 
@@ -186,6 +183,26 @@ export class RedisConnection {
     return this.#closing;
   }
 
+  /** Resolves when one attempt is over. Never rejects. */
+  #begin(): Promise<void> {
+    this.#heardAt = this.#clock.now();
+    if (this.#makeSingle === undefined) return this.#try();
+    const single = this.#hear(this.#makeSingle());
+    this.#single = single;
+    // Its own attempts go on for ever; each time one succeeds, we look what it is worth.
+    const attempted = new Promise<void>((resolve) => {
+      single.on('error', () => {
+        if (this.#single === single) this.#leave();
+        resolve();
+      });
+      single.on('ready', () => void this.#try().then(resolve));
+    });
+    single.connect().catch(() => {});
+    // It may neither succeed nor fail.
+    this.#cancelTrying ??= this.#clock.after(CONNECT_TIMEOUT_MS, () => void this.#try());
+    return attempted;
+  }
+
   /** Looks whether Redis answers, and does so again and again until it does. Never rejects. */
   #try(): Promise<void> {
     this.#cancelTrying?.();
@@ -206,8 +223,17 @@ export class RedisConnection {
       if (this.#hasWarned) this.#warn('Redis answers again');
       this.#hasWarned = false;
     } catch {
+      if (this.#clock.now() - this.#heardAt >= SILENCE_MS) this.#renew();
       this.#leave();
     }
+  }
+
+  /** A connection that is lost without a word is not noticed by those who have it. */
+  #renew(): void {
+    const [single, cluster] = [this.#single, this.#cluster];
+    this.#single = this.#cluster = undefined;
+    for (const client of [single, cluster]) destroy(client);
+    if (this.#closing === undefined) void this.#begin();
   }
 
   /** A server that may not be asked is taken for one that is alone. */
@@ -239,6 +265,7 @@ export class RedisConnection {
   #hear<C extends Client>(client: C): C {
     client.on('error', (error) => {
       this.#lastError = error;
+      this.#heardAt = this.#clock.now();
     });
     return client;
   }
@@ -267,10 +294,14 @@ export class RedisConnection {
     try {
       const reply = await Promise.race([answer, late]);
       this.#timeouts = 0;
+      this.#heardAt = this.#clock.now();
       return reply as RedisReply;
     } catch (cause) {
       if (cause instanceof PeerDistError) throw cause;
-      if (isRefusal(cause)) throw unavailable('Redis refused a command', cause);
+      if (isRefusal(cause)) {
+        this.#heardAt = this.#clock.now();
+        throw unavailable('Redis refused a command', cause);
+      }
       this.#leave();
       throw unavailable('the connection to Redis was lost', cause);
     } finally {

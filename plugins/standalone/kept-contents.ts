@@ -1,7 +1,7 @@
 /** The contents a role knows by URL: what its records of resources say, and what has to go with one of them. */
 import { nativeHashProvider } from '../../lib/crypto/index.ts';
 import { isPeerDistError } from '../../lib/errors.ts';
-import { durableKeyOf } from '../../lib/peerdist/index.ts';
+import { durableKeyOf } from '../../lib/peerdist/publisher.ts';
 import { decodeContentInformation } from '../../lib/protocol/pccrc/index.ts';
 import { DescribedContent } from '../../lib/services/index.ts';
 import {

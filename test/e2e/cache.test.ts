@@ -245,9 +245,9 @@ function insideOf({ offset, length }: { offset: number; length: number }): Uint8
 
 // --- Looking ---------------------------------------------------------------------------------------------------------------------------
 
-await t.test('stats and list: while proxies run, and after', async (test) => {
+await t.test('stats, list and clear: while proxies run, and after', async (test) => {
   const here = await site(test);
-  const { state, origin, reverse, url } = here;
+  const { state, origin, reverse, branch, url, get } = here;
   const started = Date.now();
   await warm(test, here, '/file', FILE);
   const check = async (isRunning: boolean): Promise<void> => {
@@ -261,8 +261,8 @@ await t.test('stats and list: while proxies run, and after', async (test) => {
       stats.map(({ role, store, entries, isOpen, process }) => [role, store, entries, isOpen, process]),
       [
         ['reverse', 'records', 2, isRunning, isRunning ? reverse.program.child.pid : null],
-        ['branch', 'blocks', BLOCKS, isRunning, isRunning ? here.branch.program.child.pid : null],
-        ['branch', 'records', 2, isRunning, isRunning ? here.branch.program.child.pid : null],
+        ['branch', 'blocks', BLOCKS, isRunning, isRunning ? branch.program.child.pid : null],
+        ['branch', 'records', 2, isRunning, isRunning ? branch.program.child.pid : null],
       ],
     );
     for (const { directory, fileBytes, bytes, oldestUse, newestUse } of stats) {
@@ -275,7 +275,7 @@ await t.test('stats and list: while proxies run, and after', async (test) => {
     test.same([table.code, table.stderr], [0, '']);
     const row = (name: string): string => table.stdout.split('\n').find((line) => line.includes(name)) ?? '';
     test.match(row('branch blocks'), new RegExp(` ${BLOCKS} .* MiB .* MiB .*Z .*Z `));
-    test.match(row('branch blocks'), isRunning ? `by process ${here.branch.program.child.pid} ` : ' no ');
+    test.match(row('branch blocks'), isRunning ? `by process ${branch.program.child.pid} ` : ' no ');
 
     const list = await run('list');
     test.same([list.code, list.stderr], [0, '']);
@@ -297,10 +297,38 @@ await t.test('stats and list: while proxies run, and after', async (test) => {
     );
   };
   await check(true);
-  await Promise.all([reverse.stop(), here.branch.stop()]);
+
+  const lately = await cache(state, 'clear', '--older-than', '1h');
+  test.equal(lately.stdout, 'reverse: deleted 0 records (0 B)\nbranch: deleted 0 blocks (0 B) and 0 records (0 B)\n');
+  const [asked, carried] = [origin.asked('/file').length, await branch.wanBodyBytes()];
+  const { code, stdout, stderr } = await peerdist(test, ['cache', 'clear', '--role', 'branch', '--state-dir', state]);
+  test.same([code, stderr], [0, '']);
+  test.match(
+    stdout,
+    new RegExp(`^branch: deleted ${BLOCKS} blocks \\(2\\.9 MiB\\) and 2 records \\([\\d.]+ KiB\\)\\n$`),
+  );
+  test.same(
+    await Promise.all(
+      ['branch blocks', 'branch records', 'reverse records'].map(async (name) => (await statsOf(state, name)).entries),
+    ),
+    [0, 0, 2],
+    'of the chosen role',
+  );
+  test.ok(same((await get('/file')).body, FILE));
+  test.ok(origin.asked('/file').length > asked);
+  test.equal(await branch.wanBodyBytes(), carried + SIZE, 'it starts anew');
+
+  await warm(test, here, '/file', FILE);
+  await Promise.all([reverse.stop(), branch.stop()]);
   await check(false);
   test.equal(ownerOf(join(state, 'branch', 'blocks')), undefined, 'given back');
   test.ok(existsSync(join(state, 'branch', 'blocks', 'closed')), 'and closed');
+  const all = await cache(state, 'clear');
+  test.match(
+    all.stdout,
+    new RegExp(`^reverse: deleted 2 records .*\\nbranch: deleted ${BLOCKS} blocks .* and 2 records .*\\n$`),
+  );
+  test.equal((await statsOf(state, 'branch blocks')).entries, 0);
 });
 
 await t.test(
@@ -410,6 +438,16 @@ await t.test('verify: what is damaged on disk goes, and only that crosses the WA
     later.reduce((sum, { length }) => sum + length, 0),
     'and nothing but the bad blocks over the WAN',
   );
+  await warm(test, here, '/file', FILE);
+
+  const { branch, reverse } = here;
+  for (const { program } of [branch, reverse]) program.child.kill('SIGKILL');
+  await Promise.all([branch, reverse].map(({ program }) => program.finished));
+  test.notOk(existsSync(join(blocks, 'closed')), 'an unclean stop');
+  const killed = await cache(state, 'verify');
+  test.same([killed.code, killed.stdout, killed.stderr], [0, `${BLOCKS} blocks and 4 records verified, 0 bad\n`, '']);
+  here.branch = await here.startBranch();
+  test.ok(same((await get('/file')).body, FILE), 'right bytes without a head office');
 });
 
 await t.test('verify: damaged records', async (test) => {
@@ -450,29 +488,15 @@ await t.test('what is no store any more is moved aside', async (test) => {
   }
 });
 
-await t.test('after a kill', async (test) => {
-  const here = await site(test);
-  const { state, branch, reverse } = here;
-  await warm(test, here, '/file', FILE);
-  for (const { program } of [branch, reverse]) program.child.kill('SIGKILL');
-  await Promise.all([branch, reverse].map(({ program }) => program.finished));
-  test.notOk(existsSync(join(state, 'branch', 'blocks', 'closed')), 'an unclean stop');
-  const { code, stdout, stderr } = await cache(state, 'verify');
-  test.same([code, stdout, stderr], [0, `${BLOCKS} blocks and 4 records verified, 0 bad\n`, '']);
-  test.equal((await statsOf(state, 'branch blocks')).isOpen, false);
-  here.branch = await here.startBranch();
-  test.ok(same((await here.get('/file')).body, FILE));
-});
-
 // --- Purging ---------------------------------------------------------------------------------------------------------------------------
 
-await t.test('purge: a branch that is running asks the origin again', async (test) => {
+await t.test('purge: a branch that is running asks again, a head office hashes again', async (test) => {
   const here = await site(test, {
     '/file': { body: FILE, etag: '"1"', headers: fresh },
     '/same': { body: FILE, etag: '"2"', headers: fresh },
     '/other?a=%2F': { body: OTHER, etag: '"3"', headers: fresh },
   });
-  const { state, origin, url, get } = here;
+  const { state, origin, reverse, url, get } = here;
   await warm(test, here, '/file', FILE);
   await warm(test, here, '/same', FILE);
   await warm(test, here, '/other?a=%2F', OTHER, { blocks: BLOCKS + OTHER_BLOCKS });
@@ -502,25 +526,20 @@ await t.test('purge: a branch that is running asks the origin again', async (tes
   test.ok(same((await get('/other?a=%2F')).body, OTHER) && same((await get('/same')).body, FILE), 'so are the others');
   test.equal(origin.asked('/other?a=%2F').length, others);
   test.equal(await wan(), carried + SIZE);
-});
 
-await t.test('purge: a head office that is running hashes again', async (test) => {
-  const here = await site(test);
-  const { state, origin, reverse } = here;
-  await warm(test, here, '/file', FILE);
   const fields = { ...V2_REQUEST, 'X-P2P-PeerDistEx': `${V2_REQUEST['X-P2P-PeerDistEx']}, HashRequest=true` };
   const isCoded = async (): Promise<boolean> =>
     (await ask(reverse.port, '/file', { fields })).headers['content-encoding'] === 'peerdist';
-  const hashed = (): Promise<number | undefined> => reverse.metric('peerdist_hashed_bytes_total');
+  const hashed = async (): Promise<number> => (await reverse.metric('peerdist_hashed_bytes_total')) ?? 0;
   test.equal(await isCoded(), true);
-  test.equal(await hashed(), SIZE);
+  const before = await hashed();
   const { code, stdout } = await cache(state, 'purge', `${origin.url}/file`);
   test.same([code, stdout], [0, `reverse: deleted the content information of ${origin.url}/file\n`]);
-  test.equal((await statsOf(state, 'reverse records')).entries, 0, 'both records');
+  test.equal((await statsOf(state, 'reverse records')).entries, 4, 'both records');
   test.equal(await isCoded(), false, 'nothing out of memory');
   await becomes(isCoded, 'it is hashed again');
-  test.equal(await hashed(), 2 * SIZE);
-  test.equal((await statsOf(state, 'reverse records')).entries, 2);
+  test.equal(await hashed(), before + SIZE);
+  await becomes(async () => (await statsOf(state, 'reverse records')).entries === 6, 'it is on disk again');
 });
 
 await t.test('purge: all variants, in blocks of version 1, and when nothing runs', async (test) => {
@@ -575,38 +594,6 @@ t.test('the URL as it is typed, and as browsers send it', (test) => {
 });
 
 // --- Clearing --------------------------------------------------------------------------------------------------------------------------
-
-await t.test('clear: while proxies run', async (test) => {
-  const here = await site(test);
-  const { state, origin, get, branch } = here;
-  await warm(test, here, '/file', FILE);
-  const lately = await cache(state, 'clear', '--older-than', '1h');
-  test.equal(lately.stdout, 'reverse: deleted 0 records (0 B)\nbranch: deleted 0 blocks (0 B) and 0 records (0 B)\n');
-  const [asked, carried] = [origin.asked('/file').length, await branch.wanBodyBytes()];
-  const { code, stdout, stderr } = await peerdist(test, ['cache', 'clear', '--role', 'branch', '--state-dir', state]);
-  test.same([code, stderr], [0, '']);
-  test.match(
-    stdout,
-    new RegExp(`^branch: deleted ${BLOCKS} blocks \\(2\\.9 MiB\\) and 2 records \\([\\d.]+ KiB\\)\\n$`),
-  );
-  test.same(
-    await Promise.all(
-      ['branch blocks', 'branch records', 'reverse records'].map(async (name) => (await statsOf(state, name)).entries),
-    ),
-    [0, 0, 2],
-    'of the chosen role',
-  );
-  test.ok(same((await get('/file')).body, FILE));
-  test.ok(origin.asked('/file').length > asked);
-  test.equal(await branch.wanBodyBytes(), carried + SIZE, 'it starts anew');
-  await becomes(async () => (await statsOf(state, 'branch blocks')).entries === BLOCKS, 'and keeps it');
-  const all = await cache(state, 'clear');
-  test.match(
-    all.stdout,
-    new RegExp(`^reverse: deleted 2 records .*\\nbranch: deleted ${BLOCKS} blocks .* and 2 records .*\\n$`),
-  );
-  test.ok(same((await get('/file')).body, FILE));
-});
 
 await t.test('clear --older-than: by the last use', async (test) => {
   const state = test.testdir({});

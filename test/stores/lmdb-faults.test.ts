@@ -1,13 +1,19 @@
 /** The stores on disk when something is wrong: bytes that changed, too much at once, a closed store, a full disk. */
-import { statSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { nativeHashProvider } from '../../lib/crypto/index.ts';
 import { type BlockCheck, type BlockHash, blockKey, LmdbRecordStore } from '../../lib/stores/index.ts';
-import { canLimitFiles, corrupt, limitFiles, quickDirectory } from '../support/disk.ts';
+import { canLimitFiles, corrupt, fillDisk, limitFiles, quickDirectory, smallDisk, writeAt } from '../support/disk.ts';
 import { facts, isWhole, POOL, watched } from '../support/lmdb.ts';
 import { ManualClock } from '../support/manual-clock.ts';
+import { startOf } from '../support/processes.ts';
 import { inTime, run, same } from '../support/proxies.ts';
+import { seededBytes } from '../support/random.ts';
+
+/** For scripts that a process of its own runs. */
+const STORES = new URL('../../lib/stores/index.js', import.meta.url).href;
+const noDisk = smallDisk(t, 65_536) === undefined && 'takes root and mount';
 
 await t.test('bytes that changed on disk are found when they are first used, and go', async (test) => {
   const where = `${quickDirectory(test)}/store`;
@@ -120,14 +126,123 @@ await t.test('close writes what waits; whoever asks then finds nothing', async (
   for (let index = 1; index < 100; index += 1) test.ok(await isWhole(again, blockKey('s', index), value));
   await again.close();
   // LMDB ends a process that asks too late.
-  const { href } = new URL('../../lib/stores/index.js', import.meta.url);
   for (const question of ["segment('s')", "verify('s:1')"]) {
-    const script = `import { LmdbBlockStore } from '${href}';
+    const script = `import { LmdbBlockStore } from '${STORES}';
       const store = await LmdbBlockStore.open({ directory: '${where}', maxBytes: 1e7 });
       await store.close();
       console.log(await store.${question});`;
     const { code } = await run(test, process.execPath, ['--input-type=module', '-e', script]);
     test.equal(code, 0, `${question} after close`);
+  }
+});
+
+await t.test('a directory is its owner’s as long as that lives', async (test) => {
+  const where = `${quickDirectory(test)}/store`;
+  await (await watched(where, 1_000_000)).store.close();
+  const owner = join(where, 'owner');
+  const { ppid } = process;
+  for (const [what, text] of [
+    ['of nobody', undefined],
+    ['of a process that has ended', '999999999 12345'],
+    ['with a number that another has now', `${ppid} 12345`],
+    ['of before this process', `${process.pid} 12345`],
+    ['that was made and not written', ''],
+    ['whose bytes were lost', '\0\0\0\0\0\0\0\0'],
+    ['of something else', 'hello world'],
+  ] as const) {
+    if (text !== undefined) writeFileSync(owner, text);
+    const opened = await watched(where, 1_000_000).catch((error: Error) => error.message);
+    test.type(opened, 'object', `an owner file ${what}: ${typeof opened === 'string' ? opened : ''}`);
+    if (typeof opened === 'object') await opened.store.close();
+  }
+  writeFileSync(owner, `${ppid} ${startOf(ppid)}`);
+  const refused = { code: 'ERR_PEERDIST_STORE_IN_USE', message: new RegExp(`in use by another process \\(${ppid}\\)`) };
+  await test.rejects(watched(where, 1_000_000), refused);
+  const guest = await watched(where, 1_000_000, { isGuest: true });
+  await guest.store.close();
+  test.equal(readFileSync(owner, 'utf8'), `${ppid} ${startOf(ppid)}`, 'guests leave it alone');
+});
+
+await t.test('what cannot be read is moved aside, what can is kept', async (test) => {
+  const cut = (file: string, bytes: number): void => truncateSync(file, Math.max(0, bytes));
+  for (const [harm, isDamage] of [
+    [(_file, closed) => rmSync(closed), false],
+    [(file) => writeFileSync(file, seededBytes(9, 100_000)), true],
+    [(file, closed) => (rmSync(closed), writeFileSync(file, seededBytes(9, 100_000))), true],
+    [(file) => cut(file, 0), true],
+    [(file) => cut(file, 100), true],
+    [(file) => cut(file, statSync(file).size >> 1), true],
+    [(file, closed) => (rmSync(closed), cut(file, statSync(file).size >> 1)), true],
+    [(file) => cut(file, statSync(file).size - 4096), true],
+  ] as const satisfies readonly (readonly [(file: string, closed: string) => void, boolean])[]) {
+    const where = `${quickDirectory(test)}/store`;
+    const { store } = await watched(where, 1_000_000);
+    for (let index = 0; index < 20; index += 1)
+      await store.set(blockKey('s', index), POOL.subarray(0, 9_000), 'x', facts);
+    await store.close();
+    harm(join(where, 'data.mdb'), join(where, 'closed'));
+    const left = readFileSync(join(where, 'data.mdb'));
+    const said: string[] = [];
+    const { store: next } = await watched(where, 1_000_000, { warn: (line) => said.push(line) });
+    const what = `${harm.toString()}: ${said.join()}`;
+    test.same([next.count, said.length], isDamage ? [0, 1] : [20, 0], what);
+    if (isDamage) test.ok(same(readFileSync(join(`${where}.damaged`, 'data.mdb')), left));
+    await next.set(blockKey('t', 0), POOL.subarray(0, 9_000), 'x', facts);
+    test.ok(await isWhole(next, blockKey('t', 0), POOL.subarray(0, 9_000)));
+    await next.close();
+    test.equal(existsSync(join(where, 'owner')), false);
+  }
+});
+
+await t.test('pages that are not what they were: moved aside, or worked with', async (test) => {
+  const make = async (): Promise<string> => {
+    const where = `${quickDirectory(test)}/store`;
+    const { store } = await watched(where, 1_000_000);
+    for (let index = 0; index < 20; index += 1)
+      await store.set(blockKey(`segment-${index}`, 0), POOL.subarray(9_000 * index, 9_000 * (index + 1)), 'x', facts);
+    await store.close();
+    rmSync(join(where, 'closed'));
+    return where;
+  };
+  // What precedes a value on its pages; what is known of segments.
+  for (const [what, bytes, back] of [
+    ['a run of pages', POOL.subarray(9_000, 9_100), 16],
+    ['segments', Buffer.from('segment-7\0'), 0],
+  ] as const) {
+    const where = await make();
+    const file = join(where, 'data.mdb');
+    const whole = readFileSync(file);
+    for (let at = whole.indexOf(bytes); at >= 0; at = whole.indexOf(bytes, at + 4096)) {
+      const page = at - (back === 0 ? at % 4096 : back);
+      if (back === 0 && !whole.subarray(page, page + 4096).includes(Buffer.from(facts.secret as Uint8Array))) continue;
+      writeAt(file, page, seededBytes(11, back === 0 ? 4096 : 16));
+    }
+    const script = `import { LmdbBlockStore } from '${STORES}';
+      const store = await LmdbBlockStore.open({ directory: '${where}', maxBytes: 1e6 });
+      for (let index = 0; index < 20; index += 1) store.segment('segment-' + index);
+      await store.delete('segment-1:0').catch(() => {});
+      for (let index = 0; index < 20; index += 1) await store.set('t:' + index, Buffer.alloc(30_000, 7), 'x');
+      console.log(store.has('t:19'));
+      await store.close();`;
+    const { code, stdout } = await run(test, process.execPath, ['--input-type=module', '-e', script]);
+    test.same([code, stdout], [0, 'true\n'], what);
+  }
+});
+
+await t.test('a disk with hardly any room is a store or none, and nothing else', { skip: noDisk }, async (test) => {
+  const { directory } = smallDisk(test, 1_000_000) as NonNullable<ReturnType<typeof smallDisk>>;
+  const script = `import { LmdbBlockStore } from '${STORES}';
+    const options = { directory: '${directory}/store', maxBytes: 1e6 };
+    const opened = await LmdbBlockStore.open(options).catch((error) => error.code);
+    console.log(typeof opened === 'string' ? opened : 'open');
+    if (typeof opened === 'object') await opened.close();`;
+  for (const free of [0, 4_096, 8_192, 16_384, 24_576, 32_768, 65_536, 262_144]) {
+    rmSync(join(directory, 'store'), { recursive: true, force: true });
+    fillDisk(directory, free);
+    // LMDB ends a process in whose pages there is no room.
+    const { code, stdout } = await run(test, process.execPath, ['--input-type=module', '-e', script]);
+    test.same(code, 0, `${free} bytes left`);
+    test.match(stdout, free > 100_000 ? /^open\n$/ : /^(open|ERR_PEERDIST_STORE_UNAVAILABLE)\n$/);
   }
 });
 

@@ -21,7 +21,17 @@ import {
 import { ManualClock } from '../support/manual-clock.ts';
 import { within } from '../support/net.ts';
 import { seededBytes } from '../support/random.ts';
-import { Cutter, makeCertificate, noRedis, redisCli, startCluster, TestRedis, until } from '../support/redis.ts';
+import {
+  Cutter,
+  makeCertificate,
+  noRedis,
+  polite,
+  pretendRedis,
+  redisCli,
+  startCluster,
+  TestRedis,
+  until,
+} from '../support/redis.ts';
 import { blockStoreSuite, contentInformationStoreSuite, type StoreOptions } from '../support/store-suites.ts';
 
 const SECRET = ServerSecret.fromText('one secret');
@@ -232,6 +242,9 @@ await t.test('one server', { skip: noRedis }, async (t) => {
     await drop('1');
     test.equal(await store.get('a:1'), undefined, 'after it was offered');
     test.same((await store.segment('a'))?.blocks, [0, 2]);
+    test.equal(await connection.send('', ['HEXISTS', `${prefix}{a}:s`, 'i1']), 0, 'and is forgotten');
+    await store.set('a:1', BLOCK, 'test', FACTS);
+    await drop('1');
     await store.set('a:1', BLOCK, 'test');
     test.same((await store.segment('a'))?.blocks, [0, 2], 'it is its owner’s alone when it comes again without a word');
     clock.advance(1_000);
@@ -249,6 +262,8 @@ await t.test('one server', { skip: noRedis }, async (t) => {
     test.equal((await store.segment('a'))?.since, since + 2_000, 'all evicted and come again, it is new');
     await drop('2');
     test.equal(await store.segment('a'), undefined);
+    await store.set('a:4', BLOCK, 'test', FACTS);
+    await store.delete('a:4');
     test.notOk(
       (await keysOf(connection)).some((key) => key.startsWith(prefix)),
       'and leaves nothing behind',
@@ -291,6 +306,20 @@ await t.test('one server', { skip: noRedis }, async (t) => {
     test.equal(sum(await store.get('a:0')), sum(BLOCK));
     test.equal(sum(await tiered.get('a:0')), sum(BLOCK));
     await tiered.close();
+  });
+
+  await t.test('what is given and what is got is nobody else’s memory', async (test) => {
+    const { store } = blocksOn(connection);
+    const secret = Uint8Array.from(FACTS.secret);
+    const set = store.set('a:0', BLOCK, 'test', { ...FACTS, secret });
+    secret.fill(0);
+    await set;
+    test.equal(sum((await store.segment('a'))?.secret), sum(FACTS.secret), 'the caller may overwrite its own at once');
+    await store.set('a:1', seededBytes(2, 2_000), 'test');
+    // Two replies in one piece.
+    const [, small] = await Promise.all([store.get('a:0'), store.get('a:1')]);
+    test.equal(sum(small), sum(seededBytes(2, 2_000)));
+    test.ok((small?.buffer.byteLength ?? 0) < 10_000, `2,000 bytes pin ${small?.buffer.byteLength}`);
   });
 
   await t.test('writes come in order, whatever waits', async (test) => {
@@ -499,10 +528,13 @@ await t.test('one server', { skip: noRedis }, async (t) => {
     await connection.send(key, ['PEXPIRE', key, '20']);
     let taken: (() => void) | undefined;
     await until(async () => (taken = await there.claim('http://example.org/a')), 'that it is free of one that died');
-    held?.();
+    await connection.send(key, ['PEXPIRE', key, '9000']);
     clock.advance(3_000);
     await connection.send('', ['PING']);
-    test.ok((await left()) > 0, 'who has lost it does not give it back, nor renew it');
+    test.ok((await left()) <= 9_000, 'who has lost it does not renew it');
+    held?.();
+    await connection.send('', ['PING']);
+    test.ok((await left()) > 0, 'nor give it back');
     taken?.();
 
     await connection.send(key, ['SET', key, 'for ever']);
@@ -700,10 +732,12 @@ await t.test('Redis has no room for everything', { skip: noRedis }, async (t) =>
     await store.has('a:0');
     await store.segment('a');
     test.equal(await uses('0'), block, 'to ask whether it is here is none');
+    let row = await uses('s');
     await store.get('a:0');
     test.ok((await uses('0')) > block, 'to read it is one');
-    block = await uses('0');
-    let row = await uses('s');
+    clock.advance(10_000);
+    await until(async () => (await uses('s')) > row, 'a use of its segment');
+    [block, row] = [await uses('0'), await uses('s')];
     store.touch('a:0');
     store.touch('a:0');
     test.equal(await uses('0'), block, 'one that memory answered is told later');
@@ -899,5 +933,60 @@ await t.test('a cluster', { skip: noRedis }, async (t) => {
     await until(() => connection.state() === 'ready', 'that all are there');
     for (const key of [here, there]) await until(async () => sum(await store.get(key)) === sum(BLOCK), 'what it has');
     test.notOk(faults().includes('damaged'));
+  });
+});
+
+await t.test('a Redis that only pretends', async (t) => {
+  /** Opens a connection without waiting for a clock that nobody turns. */
+  const openBy = async (test: Test, url: string, clock: ManualClock): Promise<RedisConnection> => {
+    const opening = openRedis(url, { clock });
+    let connection: RedisConnection | undefined;
+    void opening.then((opened) => (connection = opened));
+    await until(() => {
+      clock.advance(50);
+      return connection;
+    }, 'a connection');
+    test.teardown(() => {
+      const closed = connection?.close();
+      clock.advance(10_000);
+      return closed;
+    });
+    return opening;
+  };
+
+  for (const when of ['when it is to authenticate us', 'when it has done so'])
+    await t.test(`falls silent ${when}, for ever, and another connection is made`, async (test) => {
+      const clock = new ManualClock();
+      const mute = new Set<unknown>();
+      let isMute = when === 'when it is to authenticate us';
+      const url = await pretendRedis(test, (command, socket) => {
+        if (isMute) mute.add(socket);
+        if (mute.has(socket)) return undefined;
+        return command[0] === 'AUTH' ? '+OK\r\n' : (polite(command) ?? '$-1\r\n');
+      });
+      const connection = await openBy(test, url.replace('//', '//user:password@'), clock);
+      test.equal(connection.state(), isMute ? 'away' : 'ready');
+      isMute = true;
+      const { store } = blocksOn(connection);
+      const asked = [1, 2, 3].map(() => store.get('a:0'));
+      clock.advance(500);
+      test.same(await Promise.all(asked), [undefined, undefined, undefined]);
+      test.equal(connection.state(), 'away');
+      await until(() => {
+        clock.advance(500);
+        return mute.size > 1;
+      }, 'another connection');
+      isMute = false;
+      await until(() => {
+        clock.advance(500);
+        return connection.state() === 'ready';
+      }, 'one that answers');
+    });
+
+  await t.test('repeats what it was told, and the password is in no line', async (test) => {
+    const lines: string[] = [];
+    const url = await pretendRedis(test, (command) => `-ERR unknown command, beginning with: ${command.join(' ')}\r\n`);
+    await open(test, url.replace('//', '//user:opensesame@'), { warn: (line) => lines.push(line) });
+    test.same(lines, ['Redis is away (ERR); going on without it']);
   });
 });

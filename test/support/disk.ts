@@ -1,7 +1,17 @@
 /** Disks as tests want them: quick ones, small ones, ones that take no more. */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { closeSync, openSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
@@ -32,6 +42,17 @@ export function smallDisk(
   return { directory, remount: (options) => execFileSync('mount', ['-o', `remount,${options}`, directory]) };
 }
 
+/** Leaves so many bytes, give or take a page. */
+export function fillDisk(directory: string, free: number): void {
+  const ballast = join(directory, 'ballast');
+  writeFileSync(ballast, '');
+  try {
+    for (;;) writeFileSync(ballast, Buffer.alloc(4096), { flag: 'a' });
+  } catch {
+    truncateSync(ballast, Math.max(0, statSync(ballast).size - free));
+  }
+}
+
 /** True where {@link limitFiles} works. */
 export const canLimitFiles = canRun('prlimit', ['--version']);
 
@@ -46,15 +67,13 @@ export function corrupt(file: string, held: Uint8Array): void {
   const places: number[] = [];
   for (let at = whole.indexOf(held); at >= 0; at = whole.indexOf(held, at + 1)) places.push(at);
   if (places.length === 0) throw new Error('not in the file');
+  const changed = Buffer.from(held.subarray(0, 7)).map((byte) => byte ^ 0x55);
+  for (const at of places) writeAt(file, at, changed);
+}
+
+export function writeAt(file: string, offset: number, bytes: Uint8Array): void {
   const descriptor = openSync(file, 'r+');
-  for (const at of places)
-    writeSync(
-      descriptor,
-      Buffer.from(held).map((byte) => byte ^ 0x55),
-      0,
-      7,
-      at,
-    );
+  writeSync(descriptor, bytes, 0, bytes.byteLength, offset);
   closeSync(descriptor);
 }
 

@@ -1,5 +1,5 @@
 /** Other processes, as Linux tells of them. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** Processes that this one has started. */
 export function childrenOf(pid: number): number[] {
@@ -39,7 +39,14 @@ export function startOf(pid: number): string {
   return text.slice(text.lastIndexOf(')') + 2).split(' ')[19] as string;
 }
 
-/** Sockets a process has open. */
+/** Sockets that a process has open. */
 export function socketsOf(pid: number): number {
-  return readFileSync(`/proc/${pid}/net/sockstat`, 'utf8').length;
+  const isSocket = (descriptor: string): boolean => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${descriptor}`).startsWith('socket:');
+    } catch {
+      return false;
+    }
+  };
+  return readdirSync(`/proc/${pid}/fd`).filter(isSocket).length;
 }

@@ -260,6 +260,7 @@ export async function pretendRedis(scope: Scope, pretend: Pretend): Promise<stri
 /** What a single server says to those who connect; undefined for other commands. */
 export function polite([name = '']: readonly string[]): string | undefined {
   if (name === 'PING') return '+PONG\r\n';
+  if (name === 'INFO') return '$17\r\ncluster_enabled:0\r\n';
   if (name === 'CLUSTER') return '-ERR This instance has cluster support disabled\r\n';
   return undefined;
 }
