@@ -2,7 +2,7 @@
  * A directory with an LMDB environment: who owns it, whether it can be opened, what becomes of a damaged one.
  *
  * LMDB survives the end of its process at any moment, but it maps its file and believes it: a truncated or foreign one ends the process (SIGBUS,
- * SIGSEGV). So a file that was not closed by its owner, or has another size since, is first opened and walked by a child; where the
+ * SIGSEGV). So a file that was not closed by its owner, or was changed since, is first opened and walked by a child; where the
  * child dies, the directory is moved aside.
  */
 import { execFile } from 'node:child_process';
@@ -154,7 +154,7 @@ function startOf(pid: number): string {
 
 function leave(directory: string): void {
   try {
-    writeFileSync(join(directory, CLEAN_FILE), String(statSync(join(directory, DATA_FILE)).size), { mode: 0o600 });
+    writeFileSync(join(directory, CLEAN_FILE), stateOf(directory) ?? '', { mode: 0o600 });
     rmSync(join(directory, OWNER_FILE), { force: true });
   } catch {
     // Then the next one looks closely.
@@ -162,8 +162,8 @@ function leave(directory: string): void {
 }
 
 async function moveAsideIfDamaged(directory: string, warn: (line: string) => void): Promise<void> {
-  const size = sizeOf(join(directory, DATA_FILE));
-  if (size === undefined || wasClosedAt(directory) === size) return;
+  const state = stateOf(directory);
+  if (state === undefined || wasClosedAs(directory) === state) return;
   const damage = await findDamage(directory);
   if (damage === undefined) return;
   const aside = `${directory}.damaged`;
@@ -192,17 +192,20 @@ export function findDamage(directory: string): Promise<string | undefined> {
   });
 }
 
-function wasClosedAt(directory: string): number | undefined {
+/** What its file was like when it was closed. */
+function wasClosedAs(directory: string): string | undefined {
   try {
-    return Number(readFileSync(join(directory, CLEAN_FILE), 'utf8'));
+    return readFileSync(join(directory, CLEAN_FILE), 'utf8');
   } catch {
     return undefined;
   }
 }
 
-function sizeOf(file: string): number | undefined {
+/** Size of its file and when that was written; undefined where there is none. */
+function stateOf(directory: string): string | undefined {
   try {
-    return statSync(file).size;
+    const { size, mtimeMs } = statSync(join(directory, DATA_FILE));
+    return `${size} ${mtimeMs}`;
   } catch {
     return undefined;
   }

@@ -62,6 +62,10 @@ export class LmdbRecordStore implements RecordStore {
     return this.#table.set(keyOf(name), pack(name, value), LABEL);
   }
 
+  touch(name: string): void {
+    this.#table.touch(keyOf(name));
+  }
+
   delete(name: string): Promise<boolean> {
     return this.#table.delete(keyOf(name), true);
   }

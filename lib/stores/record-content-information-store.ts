@@ -38,7 +38,10 @@ export class RecordContentInformationStore implements ContentInformationStore {
       this.#memory.clear();
     }
     const near = this.#memory.get(key);
-    if (near !== undefined) return near;
+    if (near !== undefined) {
+      this.#records.touch?.(PREFIX + key);
+      return near;
+    }
     const open = (value: Uint8Array | undefined): ContentInformationRecord | undefined => {
       const record = value && decode(value);
       if (record !== undefined) this.#memory.set(key, record);

@@ -7,6 +7,8 @@ export interface ResourceCodec<T> {
   readonly encode: (value: T) => Uint8Array;
   /** Undefined when nothing can be made of it any more. */
   readonly decode: (bytes: Uint8Array) => MaybePromise<T | undefined>;
+  /** Names of other records that the value cannot be decoded without. */
+  readonly leansOn?: ((value: T) => readonly string[]) | undefined;
 }
 
 export interface ResourceStoreOptions<T> extends MemoryResourceStoreOptions<T> {
@@ -25,13 +27,16 @@ interface Kept {
 
 const PREFIX = 'resource\n';
 const MAX_VARIANTS = 16;
+/** Milliseconds in which further uses of a value are not told to its records. Policy. */
+const TOUCH_MS = 60_000;
 
 /** What a proxy remembers of resources, see {@link MemoryResourceStore}; with records behind, also across restarts and between processes. */
-export class ResourceStore<T> {
+export class ResourceStore<T extends object> {
   readonly #memory: MemoryResourceStore<T>;
   readonly #durable: ResourceStoreOptions<T>['durable'];
   readonly #bytesOf: (value: T) => number;
   readonly #onRemove: (value: T) => void;
+  readonly #touchedAt = new WeakMap<T, number>();
   #version: number | undefined;
 
   constructor({ durable, bytesOf, ...memory }: ResourceStoreOptions<T>) {
@@ -54,7 +59,10 @@ export class ResourceStore<T> {
       this.#memory.clear();
     }
     const near = this.#memory.find(key, request);
-    return near !== undefined || this.#durable === undefined ? near : this.#load(key, request);
+    if (this.#durable === undefined) return near;
+    if (near === undefined) return this.#load(key, request);
+    this.#touch(key, near);
+    return near;
   }
 
   /** Whether this very value is in memory for such requests. */
@@ -94,6 +102,15 @@ export class ResourceStore<T> {
   /** Forgets what is in memory. */
   clear(): void {
     this.#memory.clear();
+  }
+
+  /** What memory answers is told to the records now and then. */
+  #touch(key: string, value: T): void {
+    const now = performance.now();
+    if (now - (this.#touchedAt.get(value) ?? -Infinity) < TOUCH_MS) return;
+    this.#touchedAt.set(value, now);
+    const { records, leansOn = () => [] } = this.#durable as NonNullable<ResourceStoreOptions<T>['durable']>;
+    for (const name of [PREFIX + key, ...leansOn(value)]) records.touch?.(name);
   }
 
   async #load(key: string, request: HeaderFields): Promise<T | undefined> {

@@ -111,6 +111,8 @@ export interface RecordStore {
   set(name: string, value: Uint8Array): MaybePromise<void>;
   /** @returns whether there was one */
   delete(name: string): MaybePromise<boolean>;
+  /** Counts as a use: the record was read from a memory before this store. */
+  touch?(name: string): void;
   /** Changes when a record was deleted, by whatever process; undefined where nobody can tell. */
   readonly version?: number | undefined;
   readonly bytes: number;

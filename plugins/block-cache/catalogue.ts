@@ -32,6 +32,7 @@ export class Catalogue {
       durable: records && {
         records,
         encode: encodeResource,
+        leansOn: ({ informationName }) => [informationName],
         decode: (bytes) => decodeResource(bytes, { peerdist, records, clock }),
       },
     });

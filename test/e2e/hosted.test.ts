@@ -28,7 +28,11 @@ async function headOffice(test: Test): Promise<Site> {
 }
 
 const startHosted = (test: Test, ...more: readonly string[]): Promise<Role> =>
-  Role.start(test, ['hosted', '--no-offer-listen', '--state-dir', path('state'), '--allow-local-offers', ...more]);
+  Role.start(test, [
+    'hosted',
+    ...['--no-offer-listen', '--state-dir', path('state'), '--store', 'memory', '--allow-local-offers'],
+    ...more,
+  ]);
 
 const startBranch = (test: Test, hosted: readonly Role[], ...more: readonly string[]): Promise<Role> =>
   Role.start(test, [

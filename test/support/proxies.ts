@@ -24,6 +24,7 @@ import { joinNeighbourhood, type NeighbourhoodOptions } from '../../plugins/stan
 
 /** Milliseconds after which a test gives up waiting. */
 const PATIENCE_MS = 8_000;
+const START_PATIENCE_MS = 40_000;
 
 type Owner = Pick<Test, 'teardown'>;
 
@@ -833,6 +834,8 @@ export class Role {
     await until(
       () => ended || program.lines.filter((line) => line.startsWith('listening on ')).length === expected,
       `peerdist ${args[0]} listens`,
+      // It may have to look through a store first, on a machine that has much to do.
+      START_PATIENCE_MS,
     );
     if (ended) throw new Error(`peerdist ${args[0]} ended: ${program.stderr}`);
     return new Role(program);
