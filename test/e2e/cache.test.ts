@@ -424,7 +424,7 @@ await t.test('verify: what is damaged on disk goes, and only that crosses the WA
   await here.branch.stop();
   const marker = readFileSync(join(blocks, 'closed'), 'utf8');
   corrupt(blocks, ...later.map(insideOf));
-  test.equal(String(statSync(join(blocks, 'data.mdb')).size), marker, 'nobody can see it from outside');
+  test.equal(String(statSync(join(blocks, 'data.mdb')).size), marker.split(' ')[0], 'its size says nothing');
   const bad = await peerdist(test, ['cache', 'verify', '--json', '--state-dir', state]);
   test.same([bad.code, JSON.parse(bad.stdout), bad.stderr], [1, { blocks: BLOCKS, records: 4, bad: 3 }, '']);
   const again = await cache(state, 'verify', '--role', 'branch');

@@ -95,7 +95,10 @@ await t.test('what is no store any more is moved aside, and a new one begun', as
   await first.stop();
   const file = (store: string): string => join(state, 'branch', store, 'data.mdb');
   for (const store of ['blocks', 'records'])
-    test.equal(readFileSync(join(file(store), '..', 'closed'), 'utf8'), String(statSync(file(store)).size));
+    test.equal(
+      readFileSync(join(file(store), '..', 'closed'), 'utf8').split(' ')[0],
+      String(statSync(file(store)).size),
+    );
   writeFileSync(file('blocks'), seededBytes(9, 100_000));
   truncateSync(file('records'), statSync(file('records')).size >> 1);
   const broken = ['blocks', 'records'].map((store) => readFileSync(file(store)));
