@@ -153,7 +153,7 @@ export class BlockBroker {
     if (this.#claims === undefined || !persist || fetchMissing === undefined)
       return this.#ask(request, sources, signal);
     const look = async (): Promise<boolean> => this.holds(content, ordinal);
-    const leave = await this.#claims.enter(content, ordinal, signal, look);
+    const leave = await this.#claims.enter(request, signal, look);
     if (leave === undefined) {
       const bytes = await this.held(content, content.block(ordinal));
       return bytes === undefined ? this.#ask(request, sources, signal) : { bytes, source: 'store' };
