@@ -1,7 +1,7 @@
 import type { ByteRange } from '../bytes/index.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Observer } from '../observer.ts';
-import { type EnvironmentOptions, openEnvironment, type Database } from './lmdb-environment.ts';
+import { type Database, type EnvironmentOptions, openOn } from './lmdb-environment.ts';
 import type { TableCompanion } from './lmdb-rows.ts';
 import { LmdbTable, type TableEntry } from './lmdb-table.ts';
 import {
@@ -41,10 +41,11 @@ export class LmdbBlockStore implements DurableBlockStore {
 
   /** @throws {@link PeerDistError} as {@link openEnvironment} */
   static async open(options: LmdbBlockStoreOptions): Promise<LmdbBlockStore> {
-    const environment = await openEnvironment(options);
-    const segments = environment.root.openDB<SegmentRow, string>('segments', { encoding: 'msgpack', cache: false });
-    const companion = new Segments(segments, options.clock ?? systemClock);
-    return new LmdbBlockStore(new LmdbTable({ ...options, environment, store: 'block', companion }), segments);
+    return openOn(options, (environment) => {
+      const segments = environment.root.openDB<SegmentRow, string>('segments', { encoding: 'msgpack', cache: false });
+      const companion = new Segments(segments, options.clock ?? systemClock);
+      return new LmdbBlockStore(new LmdbTable({ ...options, environment, store: 'block', companion }), segments);
+    });
   }
 
   private constructor(table: LmdbTable<SegmentFacts>, segments: Database<SegmentRow, string>) {
@@ -87,7 +88,12 @@ export class LmdbBlockStore implements DurableBlockStore {
 
   segment(segmentId: string): HeldSegment | undefined {
     if (this.#table.isClosed || segmentId === '' || segmentId.length > MAX_SEGMENT_ID_LENGTH) return undefined;
-    const row = this.#segments.get(segmentId);
+    let row: SegmentRow | undefined;
+    try {
+      row = this.#segments.get(segmentId);
+    } catch {
+      // A page that is not what it was; the walk of the next start finds it.
+    }
     if (row === undefined) return undefined;
     const [bits, since, blockCount, secret, from] = row;
     return { blocks: indexesOf(bits), since, blockCount, secret: secret ?? undefined, from: from ?? undefined };

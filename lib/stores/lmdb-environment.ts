@@ -6,7 +6,17 @@
  * child dies, the directory is moved aside.
  */
 import { execFile } from 'node:child_process';
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
@@ -20,6 +30,12 @@ export const DATA_FILE = 'data.mdb';
 const CLEAN_FILE = 'closed';
 const OWNER_FILE = 'owner';
 
+/** Attempts to become the owner, where others try too. */
+const CLAIM_ATTEMPTS = 10;
+/** Bytes a disk must have free. Policy. */
+const MIN_ROOM_BYTES = 128 * 1024;
+/** Exit code of the walk that has found damage. */
+const DAMAGED = 1;
 /** Milliseconds for the walk; whoever takes longer is stuck in a file it cannot read. Policy, not protocol. */
 const CHECK_TIMEOUT_MS = 600_000;
 
@@ -50,6 +66,7 @@ export async function openEnvironment(options: EnvironmentOptions): Promise<Envi
   const lmdb = await loadLmdb();
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
+    assertRoom(directory);
     if (!isGuest) {
       claim(directory);
       await moveAsideIfDamaged(directory, warn);
@@ -72,13 +89,25 @@ export async function openEnvironment(options: EnvironmentOptions): Promise<Envi
       transact: (work) => transact(root, work),
       async close() {
         await root.close();
-        if (!isGuest) leave(directory);
+        if (!isGuest) leave(directory, stateOf(directory));
       },
     };
   } catch (error) {
     if (error instanceof PeerDistError) throw error;
-    if (!isGuest) rmSync(join(directory, OWNER_FILE), { force: true });
+    if (!isGuest) leave(directory, undefined);
     throw unavailable(`cannot use the store ${directory}: ${(error as NodeJS.ErrnoException).message}`, error);
+  }
+}
+
+/** Opens an environment and what is made of it, or nothing. @throws as {@link openEnvironment} */
+export async function openOn<S>(options: EnvironmentOptions, make: (environment: Environment) => S): Promise<S> {
+  const environment = await openEnvironment(options);
+  try {
+    return make(environment);
+  } catch (error) {
+    await environment.close().catch(ignore);
+    if (error instanceof PeerDistError) throw error;
+    throw unavailable(`cannot use the store ${options.directory}: ${(error as Error).message}`, error);
   }
 }
 
@@ -86,7 +115,7 @@ export async function openEnvironment(options: EnvironmentOptions): Promise<Envi
 export function ownerOf(directory: string): number | undefined {
   try {
     const [pid = '', start = ''] = readFileSync(join(directory, OWNER_FILE), 'utf8').split(' ');
-    if (Number(pid) === process.pid || startOf(Number(pid)) !== start) return undefined;
+    if (!(Number(pid) > 0) || Number(pid) === process.pid || startOf(Number(pid)) !== start) return undefined;
     process.kill(Number(pid), 0);
     return Number(pid);
   } catch (error) {
@@ -107,6 +136,8 @@ let underWay = 0;
 async function transact<T>(root: RootDatabase, work: () => T): Promise<T> {
   if (underWay === 0) process.on('exit', endAtOnce).on('uncaughtExceptionMonitor', report);
   underWay += 1;
+  // At the end of the turn LMDB makes a promise of its own, which nobody else looks at, and which fails with the transaction.
+  setImmediate(() => void root.committed.then(ignore, ignore));
   try {
     return await root.transaction(work);
   } finally {
@@ -114,6 +145,8 @@ async function transact<T>(root: RootDatabase, work: () => T): Promise<T> {
     if (underWay === 0) process.off('exit', endAtOnce).off('uncaughtExceptionMonitor', report);
   }
 }
+
+function ignore(): void {}
 
 function endAtOnce(): void {
   process.kill(process.pid, 'SIGKILL');
@@ -132,14 +165,43 @@ async function loadLmdb(): Promise<typeof import('lmdb')> {
   }
 }
 
+/** Puts our name into the directory, as a whole and only where there is none, or that of a process that has ended. */
 function claim(directory: string): void {
-  const owner = ownerOf(directory);
-  if (owner !== undefined)
-    throw new PeerDistError(
-      'ERR_PEERDIST_STORE_IN_USE',
-      `the store ${directory} is in use by another process${owner < 0 ? '' : ` (${owner})`}; see --state-dir`,
-    );
-  writeFileSync(join(directory, OWNER_FILE), `${process.pid} ${startOf(process.pid)}`, { mode: 0o600 });
+  const file = join(directory, OWNER_FILE);
+  const part = `${file}.${process.pid}`;
+  writeFileSync(part, `${process.pid} ${startOf(process.pid)}`, { mode: 0o600 });
+  try {
+    for (let attempt = 0; attempt < CLAIM_ATTEMPTS; attempt += 1) {
+      if (isLinked(part, file)) return;
+      const owner = ownerOf(directory);
+      if (owner !== undefined)
+        throw new PeerDistError(
+          'ERR_PEERDIST_STORE_IN_USE',
+          `the store ${directory} is in use by another process${owner < 0 ? '' : ` (${owner})`}; see --state-dir`,
+        );
+      rmSync(file, { force: true });
+    }
+    throw unavailable(`the store ${directory} is being opened by others`, undefined);
+  } finally {
+    rmSync(part, { force: true });
+  }
+}
+
+function isLinked(part: string, file: string): boolean {
+  try {
+    linkSync(part, file);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+/** LMDB maps a file of its own for locks: where there is no room for it, the process ends. */
+function assertRoom(directory: string): void {
+  const { bavail, bsize } = statfsSync(directory);
+  if (bavail * bsize < MIN_ROOM_BYTES)
+    throw unavailable(`cannot use the store ${directory}: the disk is full`, undefined);
 }
 
 /** When a process began, so that a number that was given again is not taken for it. Empty where the system does not say. */
@@ -152,12 +214,13 @@ function startOf(pid: number): string {
   }
 }
 
-function leave(directory: string): void {
+/** @param state of its file as it was closed; undefined lets the next one look closely */
+function leave(directory: string, state: string | undefined): void {
   try {
-    writeFileSync(join(directory, CLEAN_FILE), stateOf(directory) ?? '', { mode: 0o600 });
+    if (state !== undefined) writeFileSync(join(directory, CLEAN_FILE), state, { mode: 0o600 });
     rmSync(join(directory, OWNER_FILE), { force: true });
   } catch {
-    // Then the next one looks closely.
+    // Then the next one finds the name of a process that has ended.
   }
 }
 
@@ -175,18 +238,28 @@ async function moveAsideIfDamaged(directory: string, warn: (line: string) => voi
   warn(`the store ${directory} is damaged (${damage}); moved it to ${aside} and started an empty one`);
 }
 
-/** Walks a store in a process of its own. @returns what is wrong with it */
+/** Ends of a process that a damaged file brings about. */
+const CRASHES: ReadonlySet<string> = new Set(['SIGBUS', 'SIGSEGV', 'SIGABRT', 'SIGILL', 'SIGFPE']);
+
+/**
+ * Walks a store in a process of its own.
+ *
+ * @returns what is wrong with it
+ * @throws {@link PeerDistError} `ERR_PEERDIST_STORE_UNAVAILABLE` when that could not be found out
+ */
 export function findDamage(directory: string): Promise<string | undefined> {
   const script = fileURLToPath(new URL('./lmdb-check.js', import.meta.url));
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     execFile(
       process.execPath,
       [script, directory],
       { timeout: CHECK_TIMEOUT_MS, killSignal: 'SIGKILL', cwd: dirname(directory), env: {} },
       (error, _stdout, stderr) => {
         if (error === null) return resolve(undefined);
-        const line = stderr.trim().split('\n').at(-1) ?? '';
-        return resolve(error.signal == null ? line || 'it cannot be read' : `reading it ended with ${error.signal}`);
+        const { code, signal } = error;
+        if (code === DAMAGED) return resolve(stderr.trim().split('\n').at(-1) || 'it cannot be read');
+        if (signal != null && CRASHES.has(signal)) return resolve(`reading it ended with ${signal}`);
+        return reject(unavailable(`could not look through the store ${directory}: ${signal ?? error.message}`, error));
       },
     );
   });

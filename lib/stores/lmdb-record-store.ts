@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import type { Clock } from '../clock.ts';
 import type { Observer } from '../observer.ts';
-import { type EnvironmentOptions, openEnvironment } from './lmdb-environment.ts';
+import { type EnvironmentOptions, openOn } from './lmdb-environment.ts';
 import { LmdbTable, type TableEntry } from './lmdb-table.ts';
 import type { MaybePromise, RecordStore } from './types.ts';
 
@@ -28,8 +28,10 @@ export class LmdbRecordStore implements RecordStore {
 
   /** @throws {@link PeerDistError} as {@link openEnvironment} */
   static async open(options: LmdbRecordStoreOptions): Promise<LmdbRecordStore> {
-    const environment = await openEnvironment(options);
-    return new LmdbRecordStore(new LmdbTable({ ...options, environment, store: 'content_information' }));
+    return openOn(
+      options,
+      (environment) => new LmdbRecordStore(new LmdbTable({ ...options, environment, store: 'content_information' })),
+    );
   }
 
   private constructor(table: LmdbTable) {

@@ -60,8 +60,8 @@ const PAGE_BYTES = 4096;
 /** LMDB keeps longer values in pages of their own, each run with a header. */
 const MAX_INLINE_BYTES = 2000;
 const PAGE_HEADER_BYTES = 16;
-/** Entries one transaction makes room of, and how many are looked at together. Policy, not protocol. */
-const MAX_EVICTIONS = 2048;
+/** Entries one transaction makes room of, if it does not add more itself, and how many are looked at together. Policy, not protocol. */
+const MAX_EVICTIONS = 256;
 const EVICTED_TOGETHER = 16;
 /** Labels one entry can carry; the oldest gives way. Policy, not protocol. */
 const MAX_LABELS = 64;
@@ -148,7 +148,7 @@ export function applyChanges<F>(
   for (const key of touched) use(key);
   for (const [key, each] of batch) change(key, each);
   const target = now.bytes > limits.high ? limits.low : Infinity;
-  while (now.bytes > target && evicted.length < MAX_EVICTIONS) {
+  while (now.bytes > target && evicted.length < Math.max(MAX_EVICTIONS, 2 * batch.size)) {
     const oldest = [...recency.getRange({ limit: EVICTED_TOGETHER })];
     if (oldest.length === 0) break;
     for (const { key: at, value: key } of oldest) {

@@ -77,6 +77,8 @@ const MAX_BATCH_BYTES = 8 * 1024 * 1024;
 const MIN_BATCH_BYTES = 128 * 1024;
 const BATCH_SHARE = 64;
 const MAX_BATCH_CHANGES = 1024;
+/** Uses of one transaction: each takes some ten microseconds of this thread. */
+const MAX_BATCH_TOUCHES = 1024;
 /** Uses noted before they are written, and milliseconds they wait. Policy, not protocol. */
 const MAX_TOUCHED = 16_384;
 const TOUCH_DELAY_MS = 10_000;
@@ -100,7 +102,7 @@ export class LmdbTable<F = never> {
   #queuedBytes = 0;
   /** Who waits for {@link room}. */
   #onRoom: (() => void)[] = [];
-  #touched = new Set<string>();
+  readonly #touched = new Set<string>();
   #cancelTouching: (() => void) | undefined;
   #writing: Promise<void> | undefined;
   #patience: NodeJS.Timeout | undefined;
@@ -113,7 +115,9 @@ export class LmdbTable<F = never> {
   #pauseMs = 0;
   #pausedUntil = 0;
   /** Keys whose last change could not be written: what lies there is no longer true. */
-  readonly #denied = new Set<string>();
+  readonly #denied = new Map<string, number>();
+  /** Transactions begun. */
+  #batches = 0;
   #isBlind = false;
   /** What is asked from then on finds an empty store: LMDB would end the process. */
   #isClosed = false;
@@ -215,12 +219,8 @@ export class LmdbTable<F = never> {
     // Nothing is there, nothing is on its way.
     if (this.#writing === undefined && !this.#queue.has(key) && !this.has(key) && !this.#denied.has(key)) return false;
     const change = this.#changeOf(key);
-    this.#queuedBytes -= change.value?.byteLength ?? 0;
-    change.value = undefined;
-    change.facts = undefined;
-    change.isForgotten = true;
+    this.#forget(change);
     change.isAnnounced ||= isAnnounced;
-    change.add = [];
     return this.#written(change, false);
   }
 
@@ -321,7 +321,10 @@ export class LmdbTable<F = never> {
   }
 
   #deny(key: string): void {
-    if (this.#denied.size < MAX_DENIED) this.#denied.add(key);
+    // What waits for the key is older than what could not be kept.
+    const waiting = this.#queue.get(key);
+    if (waiting?.value !== undefined) this.#forget(waiting);
+    if (this.#denied.size < MAX_DENIED) this.#denied.set(key, this.#batches);
     else this.#isBlind = true;
   }
 
@@ -354,6 +357,14 @@ export class LmdbTable<F = never> {
 
   #fault(fault: 'damaged' | 'failed' | 'overloaded'): void {
     this.#observer({ type: 'store_fault', store: this.#options.store, fault });
+  }
+
+  #forget(change: QueuedChange<F>): void {
+    this.#queuedBytes -= change.value?.byteLength ?? 0;
+    change.value = undefined;
+    change.facts = undefined;
+    change.isForgotten = true;
+    change.add = [];
   }
 
   #changeOf(key: string): QueuedChange<F> {
@@ -406,18 +417,27 @@ export class LmdbTable<F = never> {
 
   /** One transaction. Never rejects. */
   async #write(): Promise<void> {
+    const number = (this.#batches += 1);
     const batch = this.#takeBatch();
     if (this.#queuedBytes < MAX_QUEUED_BYTES / 4) for (const resolve of this.#onRoom.splice(0)) resolve();
-    const touched = this.#touched;
-    this.#touched = new Set();
+    const touched = new Set<string>();
+    for (const key of this.#touched) {
+      if (touched.size >= MAX_BATCH_TOUCHES) break;
+      this.#touched.delete(key);
+      touched.add(key);
+    }
     this.#cancelTouching?.();
-    this.#cancelTouching = undefined;
+    this.#cancelTouching = this.#touched.size === 0 ? undefined : this.#clock.after(0, () => this.#start());
     try {
       const applied = await this.#commit(batch, touched);
       this.#mustMakeRoom = !applied.isWithinLimit;
       this.#pauseMs = 0;
+      // After a disk was full, more is tried step by step.
+      const most = Math.floor(this.#options.maxBytes * HIGH_WATERMARK);
+      if (this.#highBytes < most) this.#highBytes = Math.min(most, this.#highBytes + this.#batchBytes);
       for (const [key, { value, waiters }] of batch) {
-        this.#denied.delete(key);
+        // Unless something newer was refused meanwhile.
+        if ((this.#denied.get(key) ?? number) < number) this.#denied.delete(key);
         if (value !== undefined) this.#seen.add(key);
         for (const settle of waiters) settle(undefined, applied.had.has(key));
       }
@@ -457,13 +477,11 @@ export class LmdbTable<F = never> {
     const applied = this.#environment.transact(() =>
       applyChanges(this.#databases, batch, touched, limits, now, companion),
     );
-    for (const result of await Promise.allSettled([...done, applied])) {
-      if (result.status === 'fulfilled') continue;
-      const error = result.reason as { commitError?: Promise<unknown> };
-      // The reason comes as a promise of its own that nobody else looks at.
-      error.commitError?.catch(() => {});
-      throw error;
-    }
+    const results = await Promise.allSettled([...done, applied]);
+    const failures = results.filter((result) => result.status === 'rejected').map(({ reason }) => reason as unknown);
+    // The reason comes as a promise of its own that nobody else looks at.
+    for (const failure of failures) (failure as { commitError?: Promise<unknown> }).commitError?.catch(() => {});
+    if (failures.length > 0) throw failures[0];
     return applied;
   }
 
@@ -472,7 +490,7 @@ export class LmdbTable<F = never> {
     this.#fault('failed');
     this.#pauseMs = Math.min(Math.max(MIN_PAUSE_MS, 2 * this.#pauseMs), MAX_PAUSE_MS);
     this.#pausedUntil = this.#clock.now() + this.#pauseMs;
-    this.#highBytes = Math.min(this.#highBytes, Math.floor(this.bytes * 0.9));
+    this.#highBytes = Math.min(this.#highBytes, Math.max(2 * this.#batchBytes, Math.floor(this.bytes * 0.9)));
   }
 
   async *#rows(): AsyncGenerator<{ readonly key: string; readonly value: Row }[]> {

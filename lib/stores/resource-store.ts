@@ -27,6 +27,8 @@ interface Kept {
 
 const PREFIX = 'resource\n';
 const MAX_VARIANTS = 16;
+/** Keys whose deletion is remembered, so that what was read before it is not believed. Policy. */
+const MAX_DELETED = 1_024;
 /** Milliseconds in which further uses of a value are not told to its records. Policy. */
 const TOUCH_MS = 60_000;
 
@@ -37,6 +39,13 @@ export class ResourceStore<T extends object> {
   readonly #bytesOf: (value: T) => number;
   readonly #onRemove: (value: T) => void;
   readonly #touchedAt = new WeakMap<T, number>();
+  /** Deletions so far; when each key was deleted last, counted in them; up to where that has been forgotten. */
+  #deletions = 0;
+  readonly #deletedAt = new Map<string, number>();
+  #forgottenUpTo = 0;
+  /** Keys whose records are being deleted, and those being put. */
+  readonly #leaving = new Map<string, number>();
+  readonly #putting = new Map<string, Promise<void>>();
   #version: number | undefined;
 
   constructor({ durable, bytesOf, ...memory }: ResourceStoreOptions<T>) {
@@ -60,7 +69,7 @@ export class ResourceStore<T extends object> {
     }
     const near = this.#memory.find(key, request);
     if (this.#durable === undefined) return near;
-    if (near === undefined) return this.#load(key, request);
+    if (near === undefined) return this.#leaving.has(key) ? undefined : this.#load(key, request);
     this.#touch(key, near);
     return near;
   }
@@ -75,15 +84,26 @@ export class ResourceStore<T extends object> {
     this.#memory.put(key, names, request, value, this.#bytesOf(value));
     if (this.#durable === undefined) return;
     const { records, encode } = this.#durable;
+    const deletions = this.#deletions;
     try {
-      const kept = parse(await records.get(PREFIX + key));
+      // One after the other, or each would put back what the other has replaced.
+      await this.#putting.get(key);
+      const kept = this.#leaving.has(key) ? undefined : parse(await records.get(PREFIX + key));
+      if (this.#wasDeletedSince(key, deletions)) return;
       const isSame = kept !== undefined && kept.names.join() === names.join();
       const variants = isSame ? { ...kept.variants } : {};
       const selecting = selectingValues(names, request);
       delete variants[selecting];
       variants[selecting] = Buffer.from(encode(value)).toString('base64');
       for (const oldest of Object.keys(variants).slice(0, -MAX_VARIANTS)) delete variants[oldest];
-      await records.set(PREFIX + key, Buffer.from(JSON.stringify({ names, variants })));
+      const put = Promise.resolve(records.set(PREFIX + key, Buffer.from(JSON.stringify({ names, variants }))));
+      const done = put
+        .catch(() => {})
+        .finally(() => {
+          if (this.#putting.get(key) === done) this.#putting.delete(key);
+        });
+      this.#putting.set(key, done);
+      await done;
     } catch {
       // as said
     }
@@ -92,16 +112,40 @@ export class ResourceStore<T extends object> {
   /** Forgets a resource with all its variants. Never rejects. */
   async delete(key: string): Promise<void> {
     this.#memory.delete(key);
+    if (this.#durable === undefined) return;
+    const { records } = this.#durable;
+    this.#deletions += 1;
+    this.#deletedAt.delete(key);
+    this.#deletedAt.set(key, this.#deletions);
+    if (this.#deletedAt.size > MAX_DELETED) {
+      const [oldest, at] = this.#deletedAt.entries().next().value as [string, number];
+      this.#deletedAt.delete(oldest);
+      this.#forgottenUpTo = at;
+    }
+    this.#leaving.set(key, (this.#leaving.get(key) ?? 0) + 1);
+    const { version } = records;
     try {
-      await this.#durable?.records.delete(PREFIX + key);
+      await records.delete(PREFIX + key);
+      // Our own deletion is no news to us.
+      if (version !== undefined && version === this.#version && records.version === version + 1)
+        this.#version = version + 1;
     } catch {
       // as said
+    } finally {
+      const left = (this.#leaving.get(key) ?? 1) - 1;
+      if (left === 0) this.#leaving.delete(key);
+      else this.#leaving.set(key, left);
     }
   }
 
   /** Forgets what is in memory. */
   clear(): void {
     this.#memory.clear();
+  }
+
+  /** Whether what was read after so many deletions may be what has been deleted since. */
+  #wasDeletedSince(key: string, deletions: number): boolean {
+    return (this.#deletedAt.get(key) ?? 0) > deletions || this.#forgottenUpTo > deletions;
   }
 
   /** What memory answers is told to the records now and then. */
@@ -116,10 +160,16 @@ export class ResourceStore<T extends object> {
   async #load(key: string, request: HeaderFields): Promise<T | undefined> {
     const { records, decode } = this.#durable as NonNullable<ResourceStoreOptions<T>['durable']>;
     try {
+      const deletions = this.#deletions;
+      const { version } = records;
       const kept = parse(await records.get(PREFIX + key));
       const encoded = kept?.variants[selectingValues(kept.names, request)];
       const value = encoded === undefined ? undefined : await decode(Buffer.from(encoded, 'base64'));
       if (kept === undefined || value === undefined) return undefined;
+      if (this.#wasDeletedSince(key, deletions) || records.version !== version) {
+        this.#onRemove(value);
+        return undefined;
+      }
       // Somebody else may have been quicker.
       const near = this.#memory.find(key, request);
       if (near !== undefined) {

@@ -108,7 +108,10 @@ class BlockCache {
       request.method === 'TRACE' ||
       request.method === 'GET' ||
       request.method === 'HEAD';
-    if (!safe && response.status >= 200 && response.status < 400) this.#catalogue.forget(request);
+    if (!safe && response.status >= 200 && response.status < 400) {
+      this.#catalogue.forget(request);
+      this.#plainBodies.forget(request);
+    }
     return countPlain(withCacheStatus(response, 'fwd=method'), this.#observer, 'plain');
   }
 

@@ -54,6 +54,11 @@ export class PlainBodies {
     return undefined;
   }
 
+  /** What is under way may not be given to anybody else any more, nor be kept when it has come. */
+  forget(request: ProxyRequest): void {
+    this.#bodies.delete(request.key);
+  }
+
   /**
    * Takes a body over. When it has come whole, `describe` asks for its content information and its blocks go to the store.
    *
@@ -84,10 +89,11 @@ export class PlainBodies {
     const bodies = this.#bodies.get(request.key) ?? new Set();
     this.#bodies.set(request.key, bodies.add(plain));
     this.#pendingBytes += length;
-    void this.#settle(plain.body, describe).finally(() => {
+    const isKept = (): boolean => bodies.has(plain) && this.#bodies.get(request.key) === bodies;
+    void this.#settle(plain.body, describe, isKept).finally(() => {
       this.#pendingBytes -= length;
       bodies.delete(plain);
-      if (bodies.size === 0) this.#bodies.delete(request.key);
+      if (bodies.size === 0 && this.#bodies.get(request.key) === bodies) this.#bodies.delete(request.key);
     });
     return plain;
   }
@@ -95,6 +101,7 @@ export class PlainBodies {
   async #settle(
     body: SharedBody,
     describe: () => Promise<{ resource: CachedResource; keep: () => void } | undefined>,
+    isKept: () => boolean,
   ): Promise<void> {
     if (!(await body.done)) return;
     let described: Awaited<ReturnType<typeof describe>>;
@@ -112,7 +119,7 @@ export class PlainBodies {
           await yieldToOthers();
         }
       }
-      described.keep();
+      if (isKept()) described.keep();
     } catch {
       // The clients have their bytes; that nothing was learnt from them shows in the metrics.
     } finally {

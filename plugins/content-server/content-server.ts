@@ -217,7 +217,8 @@ class ContentServer {
       if (!isPeerDistError(error, 'ERR_PEERDIST_ALREADY_EXISTS')) return answer;
       // Somebody else's body is being hashed right now, or has been, and what was known of the answer is lost.
       if (this.#running.has(request.key)) return hinted;
-      if (this.#records === undefined || length === 0) return answer;
+      if (this.#records === undefined || length === 0 || !(await this.#isPublishedWith(contentId, length)))
+        return answer;
       await remember(length);
       return hinted;
     }
@@ -231,6 +232,19 @@ class ContentServer {
         .finally(release),
     );
     return hinted.through(transform);
+  }
+
+  /** Whether what another proxy has published under that name has that length. What has not is nobody's. */
+  async #isPublishedWith(contentId: string, length: number): Promise<boolean> {
+    try {
+      const reader = await this.#peerdist.server.openContentInformation(contentId, { versions: { min: 1, max: 2 } });
+      await reader.close();
+      if (reader.range.length === length) return true;
+      await this.#peerdist.server.unpublish(contentId);
+    } catch {
+      // It is not there any more, or cannot be looked at.
+    }
+    return false;
   }
 
   #track(key: string, hashing: Promise<unknown>): void {

@@ -140,7 +140,11 @@ export function addExportCommand(program: Command, terminal: Terminal, exit: (co
 /** Emptied at the start: a process that was killed has left the content of what it was preloading there. */
 function temporaryDirectory(stateDirectory: string): string {
   const directory = join(stateDirectory, 'tmp');
-  if (!cluster.isWorker) rmSync(directory, { recursive: true, force: true });
+  try {
+    if (!cluster.isWorker) rmSync(directory, { recursive: true, force: true });
+  } catch {
+    // Whoever cannot use the directory hears of it otherwise.
+  }
   return directory;
 }
 

@@ -135,7 +135,8 @@ async function lead(plan: CrewPlan, takeOn: (means: Means) => Promise<Duties>): 
 async function inspect(store: StoreOptions, role: RoleName): Promise<string | undefined> {
   if (store.kind !== 'disk') return undefined;
   for (const directory of Object.values(storeDirectories(store.stateDirectory, role))) {
-    const damage = await findDamage(directory);
+    // What cannot be found out now is found at the next start.
+    const damage = await findDamage(directory).catch(() => undefined);
     if (damage !== undefined) return `the store ${directory} is damaged (${damage}); start again to begin an empty one`;
   }
   return undefined;

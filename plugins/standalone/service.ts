@@ -166,6 +166,11 @@ class Connections {
     for (const [socket, exchanges] of this.#busy) if (exchanges === 0) socket.destroy();
   }
 
+  /** Tunnels too, of which Node knows nothing any more. */
+  destroyAll(): void {
+    for (const socket of this.#busy.keys()) socket.destroy();
+  }
+
   #add(socket: Duplex, exchanges: number): void {
     const now = (this.#busy.get(socket) ?? 0) + exchanges;
     if (!socket.destroyed) this.#busy.set(socket, now);
@@ -176,7 +181,7 @@ class Connections {
 function closeServer({ server, connections }: Listener, graceMs: number): Promise<void> {
   return new Promise((resolve) => {
     if (!server.listening) return resolve();
-    const timer = setTimeout(() => server.closeAllConnections(), graceMs);
+    const timer = setTimeout(() => connections.destroyAll(), graceMs);
     server.close(() => {
       clearTimeout(timer);
       resolve();

@@ -2,11 +2,15 @@
 import type { Claims } from '../../../lib/stores/index.ts';
 import type { Channel } from './channel.ts';
 
+/** Milliseconds for the leader's answer; then everybody may. Policy. */
+const CLAIM_TIMEOUT_MS = 1_000;
 /** Claims one worker may hold; further ones are granted and not written down. Policy, not protocol. */
 const MAX_CLAIMS = 65_536;
 
 interface Claim {
   readonly worker: number;
+  /** Times it was given to that worker and not given back. */
+  grants: number;
   readonly waiters: (() => void)[];
 }
 
@@ -18,17 +22,22 @@ export class ClaimsDesk {
   /** @returns whether the worker has it now */
   claim(worker: number, name: string): boolean {
     const held = this.#claims.get(name);
-    if (held !== undefined) return held.worker === worker;
+    if (held !== undefined) {
+      if (held.worker === worker) held.grants += 1;
+      return held.worker === worker;
+    }
     const count = this.#counts.get(worker) ?? 0;
     if (count >= MAX_CLAIMS) return true;
     this.#counts.set(worker, count + 1);
-    this.#claims.set(name, { worker, waiters: [] });
+    this.#claims.set(name, { worker, grants: 1, waiters: [] });
     return true;
   }
 
   release(worker: number, name: string): void {
     const held = this.#claims.get(name);
     if (held?.worker !== worker) return;
+    held.grants -= 1;
+    if (held.grants > 0) return;
     this.#claims.delete(name);
     this.#counts.set(worker, (this.#counts.get(worker) ?? 1) - 1);
     for (const wake of held.waiters) wake();
@@ -45,7 +54,11 @@ export class ClaimsDesk {
 
   /** A worker is gone, and everything it was doing with it. */
   leave(worker: number): void {
-    for (const [name, held] of this.#claims) if (held.worker === worker) this.release(worker, name);
+    for (const [name, held] of this.#claims) {
+      if (held.worker !== worker) continue;
+      held.grants = 1;
+      this.release(worker, name);
+    }
     this.#counts.delete(worker);
   }
 }
@@ -60,8 +73,20 @@ export class RemoteClaims implements Claims {
 
   async claim(name: string): Promise<(() => void) | undefined> {
     const release = (): void => this.#channel.tell('release', name);
+    let isLate = false;
+    const late = new Promise<'late'>((resolve) => {
+      setTimeout(() => resolve('late'), CLAIM_TIMEOUT_MS).unref();
+    });
+    const asked = this.#channel.call('claim', name).then((isGranted) => {
+      if (isLate && isGranted === true) release();
+      return isGranted === true;
+    });
+    asked.catch(() => {});
     try {
-      return (await this.#channel.call('claim', name)) === true ? release : undefined;
+      const answer = await Promise.race([asked, late]);
+      isLate = answer === 'late';
+      if (isLate) return () => {};
+      return answer === true ? release : undefined;
     } catch {
       return () => {};
     }

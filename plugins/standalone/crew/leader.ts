@@ -26,6 +26,8 @@ interface Fellow {
   readonly worker: Worker;
   readonly channel: Channel;
   readonly startedAt: number;
+  /** Whoever waits for it to listen. */
+  readonly onReady: () => void;
 }
 
 /** Milliseconds a worker must have lived for the next one to start at once, and the longest pause otherwise. Policy. */
@@ -49,6 +51,8 @@ export class Crew {
   readonly #fellows = new Map<number, Fellow>();
   #listeners: readonly OpenListener[] = [];
   #fail: (reason: string) => void = () => {};
+  /** Workers that are going to be started. */
+  readonly #hiring = new Set<NodeJS.Timeout>();
   #isStopping = false;
   #pauseMs = 0;
 
@@ -77,7 +81,13 @@ export class Crew {
   async start(): Promise<void> {
     // Bytes travel as bytes.
     cluster.setupPrimary({ serialization: 'advanced' });
-    const ready = Array.from({ length: this.#options.workers }, () => this.#hire());
+    const ready = Array.from(
+      { length: this.#options.workers },
+      () =>
+        new Promise<void>((resolve) => {
+          this.#hire(resolve);
+        }),
+    );
     const failed = this.failed.then((reason) => {
       throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', reason);
     });
@@ -93,39 +103,41 @@ export class Crew {
   /** Lets every worker end its exchanges for up to `graceMs`. Never rejects. */
   async stop(graceMs: number): Promise<void> {
     this.#isStopping = true;
+    for (const timer of this.#hiring) clearTimeout(timer);
     await Promise.all([...this.#fellows.values()].map(({ worker, channel }) => dismiss(worker, channel, graceMs)));
   }
 
-  /** Starts a worker; resolves when it listens. */
-  #hire(): Promise<void> {
+  /** Starts a worker. @param onReady called when it, or one that takes its place, listens */
+  #hire(onReady: () => void): void {
     const worker = cluster.fork();
     const { id } = worker;
-    return new Promise((resolve) => {
-      const { welcome, handlers } = this.#options;
-      const channel: Channel = new Channel(worker, {
-        ...handlers((name, ...args) => channel.tell(name, ...args)),
-        welcome: () => welcome,
-        ready: (listeners: readonly OpenListener[]) => {
-          this.#listeners = listeners;
-          resolve();
-        },
-        failed: (message: string) => {
-          this.#isStopping = true;
-          this.#fail(message);
-        },
-        counted: (report: MetricsReport) => this.#report(id, report),
-        claim: (name: string) => this.#desk.claim(id, name),
-        release: (name: string) => this.#desk.release(id, name),
-        released: (name: string) => this.#desk.released(name),
-      });
-      const fellow = { worker, channel, startedAt: performance.now() };
-      this.#fellows.set(id, fellow);
-      worker.once('exit', (code, signal) => void this.#replace(fellow, code, signal));
+    const { welcome, handlers } = this.#options;
+    const channel: Channel = new Channel(worker, {
+      ...handlers((name, ...args) => channel.tell(name, ...args)),
+      welcome: () => welcome,
+      ready: (listeners: readonly OpenListener[]) => {
+        this.#listeners = listeners;
+        onReady();
+      },
+      failed: (message: string) => {
+        this.#isStopping = true;
+        this.#fail(message);
+      },
+      counted: (report: MetricsReport) => this.#report(id, report),
+      claim: (name: string) => this.#desk.claim(id, name),
+      release: (name: string) => this.#desk.release(id, name),
+      released: (name: string) => this.#desk.released(name),
     });
+    const fellow = { worker, channel, startedAt: performance.now(), onReady };
+    this.#fellows.set(id, fellow);
+    worker.once('exit', (code, signal) => void this.#replace(fellow, code, signal));
+    // One that could not even be started does not always exit.
+    worker.on('error', () => void this.#replace(fellow, null, null));
   }
 
-  async #replace({ worker, startedAt }: Fellow, code: number | null, signal: string | null): Promise<void> {
-    this.#fellows.delete(worker.id);
+  async #replace(fellow: Fellow, code: number | null, signal: string | null): Promise<void> {
+    const { worker, startedAt, onReady } = fellow;
+    if (!this.#fellows.delete(worker.id)) return;
     this.#desk.leave(worker.id);
     await this.#sum.retire(worker.id);
     if (this.#isStopping) return;
@@ -136,9 +148,11 @@ export class Crew {
     }
     const wasShort = performance.now() - startedAt < SHORT_LIFE_MS;
     this.#pauseMs = wasShort ? Math.min(Math.max(250, this.#pauseMs * 2), MAX_PAUSE_MS) : 0;
-    setTimeout(() => {
-      if (!this.#isStopping) void this.#hire();
+    const timer = setTimeout(() => {
+      this.#hiring.delete(timer);
+      if (!this.#isStopping) this.#hire(onReady);
     }, this.#pauseMs);
+    this.#hiring.add(timer);
   }
 
   /** What comes after its sender has gone is counted already. */
