@@ -30,7 +30,12 @@ async function headOffice(test: Test): Promise<Site> {
 const startHosted = (test: Test, ...more: readonly string[]): Promise<Role> =>
   Role.start(test, [
     'hosted',
-    ...['--no-offer-listen', '--state-dir', path('state'), '--store', 'memory', '--allow-local-offers'],
+    '--no-offer-listen',
+    '--state-dir',
+    path('state'),
+    '--store',
+    'memory',
+    '--allow-local-offers',
     ...more,
   ]);
 
