@@ -71,26 +71,32 @@ async function fill(branch: Role, { url }: Site): Promise<void> {
   while ((await stored()) < BODY.byteLength);
 }
 
-await t.test('the second branch gets everything from the first, which it finds by itself', options, async (test) => {
-  const site = await headOffice(test);
-  const [first, second] = [await startBranch(test, ...discovery), await startBranch(test, ...discovery)];
-  test.match(first.program.lines[2], /^listening on http:\/\/127\.0\.0\.1:\d+ \(peers\)$/);
-  await fill(first, site);
-  for (const range of [undefined, 'bytes=1000000-1999999', 'bytes=-70000']) {
-    const { status, body } = await ask(second.port, site.url, range === undefined ? {} : { fields: { range } });
-    const wanted =
-      range === undefined ? BODY : range.startsWith('bytes=-') ? BODY.subarray(-70_000) : BODY.subarray(1e6, 2e6);
-    test.ok(same(body, wanted), `${status} ${range}`);
-  }
-  // On a machine that has better things to do a block may be overdue.
-  const fromPeers = (await second.metric('peerdist_delivered_bytes_total{source="peer"}')) ?? 0;
-  test.ok(fromPeers >= 0.9 * BODY.byteLength, `${fromPeers} bytes from peers`);
-  test.ok((await second.wanBodyBytes()) <= 0.1 * BODY.byteLength, 'hardly anything but hashes crossed the WAN');
-  test.equal(await second.metric('peerdist_block_verifications_total{source="peer",result="mismatch"}'), 0);
-  test.ok(((await second.metric('peerdist_discovery_messages_total{message="match_received"}')) ?? 0) >= 1);
-  test.ok(((await first.metric('peerdist_uploaded_bytes_total')) ?? 0) >= fromPeers);
-  test.ok(((await first.metric('peerdist_discovery_messages_total{message="match_sent"}')) ?? 0) >= 1);
-});
+for (const workers of ['1', '2'])
+  await t.test(
+    `the second branch gets everything from the first, which it finds by itself; workers: ${workers}`,
+    options,
+    async (test) => {
+      const site = await headOffice(test);
+      const start = (): Promise<Role> => startBranch(test, ...discovery, '--workers', workers);
+      const [first, second] = [await start(), await start()];
+      test.match(first.program.lines[2], /^listening on http:\/\/127\.0\.0\.1:\d+ \(peers\)$/);
+      await fill(first, site);
+      for (const range of [undefined, 'bytes=1000000-1999999', 'bytes=-70000']) {
+        const { status, body } = await ask(second.port, site.url, range === undefined ? {} : { fields: { range } });
+        const wanted =
+          range === undefined ? BODY : range.startsWith('bytes=-') ? BODY.subarray(-70_000) : BODY.subarray(1e6, 2e6);
+        test.ok(same(body, wanted), `${status} ${range}`);
+      }
+      // On a machine that has better things to do a block may be overdue.
+      const fromPeers = (await second.metric('peerdist_delivered_bytes_total{source="peer"}')) ?? 0;
+      test.ok(fromPeers >= 0.9 * BODY.byteLength, `${fromPeers} bytes from peers`);
+      test.ok((await second.wanBodyBytes()) <= 0.1 * BODY.byteLength, 'hardly anything but hashes crossed the WAN');
+      test.equal(await second.metric('peerdist_block_verifications_total{source="peer",result="mismatch"}'), 0);
+      test.ok(((await second.metric('peerdist_discovery_messages_total{message="match_received"}')) ?? 0) >= 1);
+      test.ok(((await first.metric('peerdist_uploaded_bytes_total')) ?? 0) >= fromPeers);
+      test.ok(((await first.metric('peerdist_discovery_messages_total{message="match_sent"}')) ?? 0) >= 1);
+    },
+  );
 
 await t.test('a peer known by configuration needs no discovery', async (test) => {
   const site = await headOffice(test);
