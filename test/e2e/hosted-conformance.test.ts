@@ -359,7 +359,7 @@ class Hosted {
 
   static async start(owner: Owner, stateDirectory: string, ...more: readonly string[]): Promise<Hosted> {
     const listeners = ['--listen', '127.0.0.1:0', '--offer-listen', '127.0.0.1:0'];
-    const rest = ['--state-dir', stateDirectory, '--allow-local-offers', ...more];
+    const rest = ['--state-dir', stateDirectory, '--store', 'memory', '--allow-local-offers', ...more];
     return new Hosted(owner, await Role.start(owner, ['hosted', ...listeners, ...rest]));
   }
 

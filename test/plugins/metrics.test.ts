@@ -43,6 +43,9 @@ const RESULTS = ['match', 'mismatch'] as const;
 const REQUESTS = 'peerdist_peer_requests_total';
 const ASKED = ['peer', 'hosted_cache'] as const;
 const ANSWERS = ['block', 'list', 'absent', 'timeout', 'failed', 'lied', 'cancelled'] as const;
+const FAULTS = 'peerdist_store_faults_total';
+const STORES = ['block', 'content_information'] as const;
+const WRONG = ['damaged', 'unsealed', 'failed', 'overloaded'] as const;
 const HISTOGRAM = 'peerdist_exchange_duration_seconds';
 
 /** Samples of the text format by their whole name, labels included. Throws at a line that is none. */
@@ -68,6 +71,7 @@ const EXPECTED = [
   ),
   ...VERIFIED.flatMap((source) => RESULTS.map((result) => `${VERIFICATIONS}{source="${source}",result="${result}"}`)),
   ...ASKED.flatMap((source) => ANSWERS.map((result) => `${REQUESTS}{source="${source}",result="${result}"}`)),
+  ...STORES.flatMap((store) => WRONG.map((fault) => `${FAULTS}{store="${store}",fault="${fault}"}`)),
 ].toSorted();
 
 const EVERY: readonly Observation[] = [
@@ -82,6 +86,7 @@ const EVERY: readonly Observation[] = [
     (result) => ({ type: 'publication', result }) as const,
   ),
   ...VERIFIED.flatMap((source) => RESULTS.map((result) => ({ type: 'verification', source, result }) as const)),
+  ...STORES.flatMap((store) => WRONG.map((fault) => ({ type: 'store_fault', store, fault }) as const)),
   ...ASKED.flatMap((source) => ANSWERS.map((result) => ({ type: 'peer_request', source, result }) as const)),
   { type: 'peer_banned' },
   ...(['block', 'list', 'absent', 'busy', 'rejected', 'aborted'] as const).map(
