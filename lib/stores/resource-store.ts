@@ -83,30 +83,13 @@ export class ResourceStore<T extends object> {
   async put(key: string, names: readonly string[], request: HeaderFields, value: T): Promise<void> {
     this.#memory.put(key, names, request, value, this.#bytesOf(value));
     if (this.#durable === undefined) return;
-    const { records, encode } = this.#durable;
     const deletions = this.#deletions;
-    try {
-      // One after the other, or each would put back what the other has replaced.
-      await this.#putting.get(key);
-      const kept = this.#leaving.has(key) ? undefined : parse(await records.get(PREFIX + key));
-      if (this.#wasDeletedSince(key, deletions)) return;
-      const isSame = kept !== undefined && kept.names.join() === names.join();
-      const variants = isSame ? { ...kept.variants } : {};
-      const selecting = selectingValues(names, request);
-      delete variants[selecting];
-      variants[selecting] = Buffer.from(encode(value)).toString('base64');
-      for (const oldest of Object.keys(variants).slice(0, -MAX_VARIANTS)) delete variants[oldest];
-      const put = Promise.resolve(records.set(PREFIX + key, Buffer.from(JSON.stringify({ names, variants }))));
-      const done = put
-        .catch(() => {})
-        .finally(() => {
-          if (this.#putting.get(key) === done) this.#putting.delete(key);
-        });
-      this.#putting.set(key, done);
-      await done;
-    } catch {
-      // as said
-    }
+    // One after the other, or each would put back what the other has replaced.
+    const before = this.#putting.get(key) ?? Promise.resolve();
+    const put = before.then(() => this.#keep(key, names, request, value, deletions));
+    this.#putting.set(key, put);
+    await put;
+    if (this.#putting.get(key) === put) this.#putting.delete(key);
   }
 
   /** Forgets a resource with all its variants. Never rejects. */
@@ -141,6 +124,30 @@ export class ResourceStore<T extends object> {
   /** Forgets what is in memory. */
   clear(): void {
     this.#memory.clear();
+  }
+
+  /** Adds a variant to the record. Never rejects. @param deletions as there were when the value was learned */
+  async #keep(
+    key: string,
+    names: readonly string[],
+    request: HeaderFields,
+    value: T,
+    deletions: number,
+  ): Promise<void> {
+    const { records, encode } = this.#durable as NonNullable<ResourceStoreOptions<T>['durable']>;
+    try {
+      const kept = this.#leaving.has(key) ? undefined : parse(await records.get(PREFIX + key));
+      if (this.#wasDeletedSince(key, deletions)) return;
+      const isSame = kept !== undefined && kept.names.join() === names.join();
+      const variants = isSame ? { ...kept.variants } : {};
+      const selecting = selectingValues(names, request);
+      delete variants[selecting];
+      variants[selecting] = Buffer.from(encode(value)).toString('base64');
+      for (const oldest of Object.keys(variants).slice(0, -MAX_VARIANTS)) delete variants[oldest];
+      await records.set(PREFIX + key, Buffer.from(JSON.stringify({ names, variants })));
+    } catch {
+      // as said
+    }
   }
 
   /** Whether what was read after so many deletions may be what has been deleted since. */
