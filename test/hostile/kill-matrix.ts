@@ -3,7 +3,9 @@
  *
  *   node dist/test/hostile/kill-matrix.js 200
  */
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { begin, Origin, peerdist, Role, same } from '../support/proxies.ts';
@@ -168,8 +170,7 @@ function countDamage({ program }: Role): number {
 }
 
 async function main(): Promise<void> {
-  const { mkdtempSync, rmSync } = await import('node:fs');
-  const directory = mkdtempSync('/tmp/peerdist-kill-');
+  const directory = mkdtempSync(join(tmpdir(), 'peerdist-kill-'));
   const ends: (() => unknown)[] = [];
   const t = { teardown: (end: () => unknown) => void ends.push(end) } as unknown as Owner;
   const kills = Number(process.argv[2] ?? 200);
