@@ -4,6 +4,7 @@ import {
   curl,
   dateBack,
   hasTool,
+  rangeScript,
   type Running,
   scratchFile,
   startCommand,
@@ -17,12 +18,6 @@ import { gigabytes, type Line, perSecond } from './report.ts';
 
 const SECONDS = 3;
 
-const rangeScript = (path: string): string => `
-  math.randomseed(7)
-  request = function()
-    local first = math.random(0, ${256 * MiB - 65536})
-    return wrk.format("GET", "${path}", { ["Range"] = "bytes=" .. first .. "-" .. (first + 65535) })
-  end`;
 const wholeScript = (path: string): string => `request = function() return wrk.format("GET", "${path}") end`;
 
 /** A branch behind which everything asked for is fresh: the file is old, so the heuristic holds for days. */
@@ -59,7 +54,7 @@ export async function benchWarm(): Promise<Line[]> {
   const bufferLarge = await startServer('buffer', large);
   const bufferSmall = await startServer('buffer', small);
   for (const name of ['warm.bin', 'warm.bin', '1m.bin', '1m.bin']) curl(`${branch.url}/${name}`);
-  const ranges = scratchFile('ranges.lua', rangeScript('/warm.bin'));
+  const ranges = scratchFile('ranges.lua', rangeScript('/warm.bin', 256 * MiB));
   const whole = scratchFile('whole.lua', wholeScript('/1m.bin'));
   const lines: Line[] = [];
   const againstBuffer = await paired(
@@ -75,7 +70,7 @@ export async function benchWarm(): Promise<Line[]> {
   });
   if (hasTool('squid')) {
     const squid = await startSquid();
-    const throughSquid = scratchFile('squid.lua', rangeScript(`${nginx.url}/warm.bin`));
+    const throughSquid = scratchFile('squid.lua', rangeScript(`${nginx.url}/warm.bin`, 256 * MiB));
     curl(`${nginx.url}/warm.bin`, '-x', squid.url);
     const againstSquid = await paired(
       () => wrk(branch.url, ranges, SECONDS),

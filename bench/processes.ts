@@ -157,6 +157,14 @@ export function timeToFirstByte(url: string, ...args: readonly string[]): number
   );
 }
 
+/** A script of wrk: random ranges of 64 KiB of a content. @param bytes of the content */
+export const rangeScript = (path: string, bytes: number): string => `
+  math.randomseed(7)
+  request = function()
+    local first = math.random(0, ${bytes - 65536})
+    return wrk.format("GET", "${path}", { ["Range"] = "bytes=" .. first .. "-" .. (first + 65535) })
+  end`;
+
 /** Requests a second by wrk: 64 connections, one thread. */
 export function wrk(url: string, script: string, seconds: number): number {
   return wrkFigure(execFileSync('wrk', ['-t1', '-c64', `-d${seconds}s`, '-s', script, url], { encoding: 'utf8' }));

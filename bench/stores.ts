@@ -7,6 +7,7 @@ import {
   curl,
   dateBack,
   hasTool,
+  rangeScript,
   type Running,
   scratchFile,
   startCommand,
@@ -22,13 +23,6 @@ const AGENT = new Agent({ keepAlive: true });
 const ENTRIES = 1_000_000;
 /** Of a store of 100 GB. */
 const MANY_ENTRIES = 1_600_000;
-
-const rangeScript = (path: string): string => `
-  math.randomseed(7)
-  request = function()
-    local first = math.random(0, ${256 * MiB - 65536})
-    return wrk.format("GET", "${path}", { ["Range"] = "bytes=" .. first .. "-" .. (first + 65535) })
-  end`;
 
 /** Of a client that reads content information: head office then hashes what passes. */
 const CODED = ['-H', 'Accept-Encoding: peerdist', '-H', 'X-P2P-PeerDist: Version=1.0'];
@@ -65,7 +59,7 @@ const branchOf = (reverse: Running, ...store: readonly string[]): Promise<Runnin
   );
 
 async function warm(reverse: Running): Promise<Line[]> {
-  const script = scratchFile('store-ranges.lua', rangeScript('/stores.bin'));
+  const script = scratchFile('store-ranges.lua', rangeScript('/stores.bin', 256 * MiB));
   const memory = await branchOf(reverse, '--store', 'memory');
   const lines: Line[] = [];
   for (const [size, what] of [

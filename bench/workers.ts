@@ -8,6 +8,7 @@ import {
   curl,
   dateBack,
   hasTool,
+  rangeScript,
   type Running,
   scratchFile,
   startCommand,
@@ -33,14 +34,7 @@ export async function benchWorkers(): Promise<Line[]> {
   dateBack(scratchFile('workers.bin'));
   const nginx = await startNginx();
   const reverse = await startCommand('reverse', '--origin', nginx.url, '--secret-hex', '00ff');
-  const script = scratchFile(
-    'workers.lua',
-    `math.randomseed(7)
-     request = function()
-       local first = math.random(0, ${64 * MiB - 65536})
-       return wrk.format("GET", "/workers.bin", { ["Range"] = "bytes=" .. first .. "-" .. (first + 65535) })
-     end`,
-  );
+  const script = scratchFile('workers.lua', rangeScript('/workers.bin', 64 * MiB));
   const start = (workers: number): Promise<Running> => {
     const state = scratchFile(`workers-${workers}`);
     const store = ['--store', 'disk', '--state-dir', state, '--workers', String(workers)];

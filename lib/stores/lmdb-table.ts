@@ -30,7 +30,7 @@ export class LmdbTable<F = never> {
   /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for a limit that is none */
   constructor(options: LmdbWriterOptions<F>) {
     this.#databases = openDatabases(options.environment.root);
-    this.#writer = new LmdbWriter(options, this.#databases, { onWritten: (key) => this.#seen.add(key) });
+    this.#writer = new LmdbWriter(options, this.#databases, (key) => this.#seen.add(key));
   }
 
   get bytes(): number {

@@ -66,17 +66,11 @@ const MIN_PAUSE_MS = 5_000;
 const MAX_PAUSE_MS = 300_000;
 /** Keys that are denied one by one; past that all are, until the next start. Policy, not protocol. */
 const MAX_DENIED = 65_536;
-/** What became of a transaction, for whoever reads the table. */
-export interface WriterHooks {
-  /** The value of a key has been written by this process. */
-  readonly onWritten: (key: string) => void;
-}
-
 export class LmdbWriter<F = never> {
   readonly #databases: Databases;
   readonly #environment: Environment;
   readonly #options: LmdbWriterOptions<F>;
-  readonly #hooks: WriterHooks;
+  readonly #onWritten: (key: string) => void;
   readonly #observer: Observer;
   readonly #clock: Clock;
   #queue = new Map<string, QueuedChange<F>>();
@@ -103,13 +97,16 @@ export class LmdbWriter<F = never> {
   /** What is asked from then on finds an empty store: LMDB would end the process. */
   #isClosed = false;
 
-  /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for a limit that is none */
-  constructor(options: LmdbWriterOptions<F>, databases: Databases, hooks: WriterHooks) {
+  /**
+   * @param onWritten told of each key whose value has been written by this process
+   * @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` for a limit that is none
+   */
+  constructor(options: LmdbWriterOptions<F>, databases: Databases, onWritten: (key: string) => void) {
     assertMaxBytes(options.maxBytes);
     this.#databases = databases;
     this.#environment = options.environment;
     this.#options = options;
-    this.#hooks = hooks;
+    this.#onWritten = onWritten;
     this.#observer = options.observer ?? ignoreObservations;
     this.#clock = options.clock ?? systemClock;
     this.#highBytes = Math.floor(options.maxBytes * HIGH_WATERMARK);
@@ -315,7 +312,7 @@ export class LmdbWriter<F = never> {
       for (const [key, { value, waiters }] of batch) {
         // Unless something newer was refused meanwhile.
         if ((this.#denied.get(key) ?? number) < number) this.#denied.delete(key);
-        if (value !== undefined) this.#hooks.onWritten(key);
+        if (value !== undefined) this.#onWritten(key);
         for (const settle of waiters) settle(undefined, applied.had.has(key));
       }
       for (const bytes of applied.evicted) this.#observer({ type: 'eviction', store: this.#options.store, bytes });

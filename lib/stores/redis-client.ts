@@ -25,7 +25,6 @@ export interface Client {
   readonly isOpen: boolean;
 }
 export interface SingleClient extends Client {
-  readonly isReady: boolean;
   sendCommand(args: readonly RedisArgument[]): Promise<unknown>;
 }
 export interface ClusterClient extends Client {

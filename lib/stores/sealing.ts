@@ -10,7 +10,7 @@ const VERSION = 1;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 const HEAD_BYTES = 1 + NONCE_BYTES;
-export const SEALING_BYTES = HEAD_BYTES + TAG_BYTES;
+const SEALING_BYTES = HEAD_BYTES + TAG_BYTES;
 
 const KEY_BYTES = 32;
 const CIPHER = 'aes-256-gcm';
