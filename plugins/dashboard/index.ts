@@ -1,0 +1,1 @@
+export { pageFile, plotAssets } from './plot-assets.ts';
