@@ -14,6 +14,8 @@ export type Observation =
   /** Body bytes received over the WAN. */
   | { readonly type: 'wan'; readonly kind: 'content_information' | 'missing_data' | 'plain'; readonly bytes: number }
   | { readonly type: 'hashed'; readonly bytes: number }
+  /** Body bytes that a client was told the hashes of, instead of being sent them. */
+  | { readonly type: 'described'; readonly bytes: number }
   /** What became of hashing one body. */
   | { readonly type: 'publication'; readonly result: 'completed' | 'aborted' | 'too_large' | 'failed' }
   /** `added`: bytes given by whoever uses the API, such as a plain body that is cut into blocks. */
@@ -60,6 +62,8 @@ export type Observation =
   | { readonly type: 'content_information'; readonly result: 'sent' | 'received' | 'rejected' }
   | { readonly type: 'eviction'; readonly store: 'block' | 'content_information'; readonly bytes: number }
   | { readonly type: 'stored'; readonly store: 'block' | 'content_information'; readonly bytes: number }
+  /** What a store may hold, said once when it is opened; a store that says nothing has no limit of its own. */
+  | { readonly type: 'store_limit'; readonly store: 'block' | 'content_information'; readonly bytes: number }
   /**
    * A store did not do its work. `damaged`: an entry did not match its hash, `unsealed`: one could not be decrypted; both are gone. `failed`: it
    * could not be read or written. `overloaded`: something was not kept, because too much was waiting to be written.
@@ -73,8 +77,8 @@ export type Observation =
   | { readonly type: 'collapsed' }
   | { readonly type: 'tunnel'; readonly bytes: number }
   | { readonly type: 'plugin_failure'; readonly plugin: string; readonly error: unknown }
-  /** An exchange ended. `seconds` from request head to last byte. */
-  | { readonly type: 'exchange'; readonly status: number; readonly seconds: number };
+  /** An exchange ended. `seconds` from request head to last byte; `bytes` handed to the client's connection, heads included. */
+  | { readonly type: 'exchange'; readonly status: number; readonly seconds: number; readonly bytes: number };
 
 /** Told of everything, at once and often: it must be quick and must not throw. */
 export type Observer = (observation: Observation) => void;

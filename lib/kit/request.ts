@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { HeaderFields } from '../http/index.ts';
+import type { Observer } from '../observer.ts';
 
 /** Who sent the request. */
 export interface ClientInfo {
@@ -24,6 +25,8 @@ export interface ProxyRequestParts {
   readonly client: ClientInfo;
   /** Fires when nobody wants the answer any more. A function makes it when somebody first looks. */
   readonly signal: AbortSignal | (() => AbortSignal);
+  /** Told of what happens for the sake of this request; whoever watches exchanges gives it. */
+  readonly watcher?: Observer | undefined;
 }
 
 /** One request on its way to the origin. Immutable: a plug-in that wants another one makes it by {@link with} and passes it to `next`. */
@@ -36,6 +39,7 @@ export class ProxyRequest {
   readonly body: Readable | null;
   readonly client: ClientInfo;
   #signal: AbortSignal | (() => AbortSignal);
+  readonly #watcher: Observer | undefined;
 
   constructor(parts: ProxyRequestParts) {
     this.method = parts.method;
@@ -46,6 +50,17 @@ export class ProxyRequest {
     this.body = parts.body;
     this.client = parts.client;
     this.#signal = parts.signal;
+    this.#watcher = parts.watcher;
+  }
+
+  /** An observer for what happens for the sake of this request: it tells the one given, and whoever watches this exchange. */
+  observedBy(observer: Observer): Observer {
+    const watcher = this.#watcher;
+    if (watcher === undefined) return observer;
+    return (observation) => {
+      observer(observation);
+      watcher(observation);
+    };
   }
 
   /** Fires when nobody wants the answer any more; not made before somebody looks, since most requests never need it. */
@@ -71,6 +86,7 @@ export class ProxyRequest {
       body,
       client,
       signal: this.#signal,
+      watcher: this.#watcher,
       ...parts,
     });
   }

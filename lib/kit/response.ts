@@ -1,4 +1,4 @@
-import { pipeline, Readable, type Transform } from 'node:stream';
+import { pipeline, Readable, Transform } from 'node:stream';
 import type { HeaderFields } from '../http/index.ts';
 
 /** A stream, or pieces that are all in memory (written corked, the fast way), or nothing. */
@@ -50,6 +50,18 @@ export class ProxyResponse {
       return this;
     }
     return this.with({ transforms: [...this.transforms, transform] });
+  }
+
+  /** The same response whose body bytes are told to `onBytes` as they pass. Nothing is held. */
+  counted(onBytes: (bytes: number) => void): ProxyResponse {
+    return this.through(
+      new Transform({
+        transform(chunk: Uint8Array, _encoding, callback) {
+          onBytes(chunk.byteLength);
+          callback(null, chunk);
+        },
+      }),
+    );
   }
 
   /** The body behind its transforms as one stream, for a plug-in that wants to read it itself. */

@@ -111,6 +111,7 @@ export class LmdbWriter<F = never> {
     this.#clock = options.clock ?? systemClock;
     this.#highBytes = Math.floor(options.maxBytes * HIGH_WATERMARK);
     this.#batchBytes = Math.min(Math.max(MIN_BATCH_BYTES, options.maxBytes / BATCH_SHARE), MAX_BATCH_BYTES);
+    this.#observer({ type: 'store_limit', store: options.store, bytes: options.maxBytes });
     this.#observer({ type: 'stored', store: options.store, bytes: this.bytes });
   }
 

@@ -41,6 +41,7 @@ export class MemoryBlockStore implements BlockStore {
         if (reason === 'evict') observer({ type: 'eviction', store: 'block', bytes: block.byteLength });
       },
     });
+    observer({ type: 'store_limit', store: 'block', bytes: maxBytes });
   }
 
   get bytes(): number {

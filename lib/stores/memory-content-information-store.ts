@@ -27,6 +27,7 @@ export class MemoryContentInformationStore implements ContentInformationStore {
           observer({ type: 'eviction', store: 'content_information', bytes: recordBytes(record) });
       },
     });
+    observer({ type: 'store_limit', store: 'content_information', bytes: maxBytes });
   }
 
   get bytes(): number {

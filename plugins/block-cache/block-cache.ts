@@ -77,10 +77,10 @@ class BlockCache {
     // If-Match and If-Unmodified-Since are for the origin, not for a cache (RFC 9110 13.1.1, 13.1.4).
     const forOrigin = headers['if-match'] !== undefined || headers['if-unmodified-since'] !== undefined;
     if (resource !== undefined && !forOrigin && resource.freshness.isFreshFor(headers)) {
-      this.#observer({ type: 'lookup', result: 'hit' });
+      request.observedBy(this.#observer)({ type: 'lookup', result: 'hit' });
       return this.#serving.serve(resource, request, next, 'hit');
     }
-    this.#observer({ type: 'lookup', result: resource === undefined ? 'miss' : 'stale' });
+    request.observedBy(this.#observer)({ type: 'lookup', result: resource === undefined ? 'miss' : 'stale' });
     return this.#forward(request, next, resource, forOrigin);
   }
 
@@ -101,7 +101,7 @@ class BlockCache {
 
   /** Methods that are not ours; an unsafe one that succeeds makes what we know of its target invalid (RFC 9111 4.4). */
   async #passUncached(request: ProxyRequest, next: Next): Promise<ProxyResponse> {
-    this.#observer({ type: 'lookup', result: 'bypass' });
+    request.observedBy(this.#observer)({ type: 'lookup', result: 'bypass' });
     const response = await next(request);
     const safe =
       request.method === 'OPTIONS' ||
@@ -112,19 +112,19 @@ class BlockCache {
       this.#catalogue.forget(request);
       this.#plainBodies.forget(request);
     }
-    return countPlain(withCacheStatus(response, 'fwd=method'), this.#observer, 'plain');
+    return countPlain(withCacheStatus(response, 'fwd=method'), request.observedBy(this.#observer), 'plain');
   }
 
   /** A client that speaks the coding itself gets it, as the origin sent it. */
   async #passCoded(request: ProxyRequest, next: Next): Promise<ProxyResponse> {
-    this.#observer({ type: 'lookup', result: 'bypass' });
+    request.observedBy(this.#observer)({ type: 'lookup', result: 'bypass' });
     const response = await next(request);
     const kind = isCoded(response)
       ? 'content_information'
       : negotiate(request.headers).kind === 'missing-data'
         ? 'missing_data'
         : 'plain';
-    return countPlain(withCacheStatus(response, 'fwd=bypass'), this.#observer, kind);
+    return countPlain(withCacheStatus(response, 'fwd=bypass'), request.observedBy(this.#observer), kind);
   }
 
   async #forwardHolding(
@@ -157,7 +157,7 @@ class BlockCache {
       const landing = await this.#flights.wait(key, Math.max(0, deadline - this.#clock.now()), request.signal);
       const resource = await this.#catalogue.find(request);
       if (resource?.freshness.isFreshFor(headers) === true) {
-        this.#observer({ type: 'collapsed' });
+        request.observedBy(this.#observer)({ type: 'collapsed' });
         return this.#serving.serve(resource, request, next, 'fwd=uri-miss; collapsed');
       }
       if (landing === 'alone') {
@@ -172,7 +172,7 @@ class BlockCache {
     if (plain === undefined) return undefined;
     try {
       const response = await this.#serving.servePlain(plain, request, 'fwd=uri-miss; collapsed', this.#joinWaitMs);
-      this.#observer({ type: 'collapsed' });
+      request.observedBy(this.#observer)({ type: 'collapsed' });
       return response;
     } catch {
       return undefined; // too late or broken: the origin is asked once more

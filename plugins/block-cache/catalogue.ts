@@ -25,6 +25,8 @@ export class Catalogue {
   constructor({ peerdist, maxIndexBytes, records, observer, clock }: CatalogueOptions) {
     this.#observer = observer;
     this.#records = records;
+    // What is durable has the limit of its store.
+    if (records === undefined) observer({ type: 'store_limit', store: 'content_information', bytes: maxIndexBytes });
     this.#resources = new ResourceStore<CachedResource>({
       maxBytes: maxIndexBytes,
       bytesOf: ({ bytes }) => bytes,

@@ -91,7 +91,7 @@ export class OriginAnswers {
     // A part or a 304 came of this client's own range or condition; the next one may get something that can be shared.
     const partial = response.status === 206 || response.status === 304;
     landed(knowsPeerDist(response) ? (partial ? 'again' : 'alone') : 'never');
-    return this.#serving.passPlain(response, status);
+    return this.#serving.passPlain(request, response, status);
   }
 
   async #notModified(
@@ -145,7 +145,7 @@ export class OriginAnswers {
       }
     } catch (error) {
       if (request.signal.aborted) throw error;
-      this.#observer({ type: 'content_information', result: 'rejected' });
+      request.observedBy(this.#observer)({ type: 'content_information', result: 'rejected' });
       return this.#serving.serveIdentity(request, next);
     }
     if (resource.handle.description?.range.length === resource.length) this.#catalogue.remember(request, resource);
@@ -158,11 +158,12 @@ export class OriginAnswers {
   }
 
   async #open(request: ProxyRequest, response: ProxyResponse): Promise<CachedResource> {
+    const observer = request.observedBy(this.#observer);
     try {
       const encoded = await readSmallBody(response, this.#options.maxContentInformationBytes);
-      this.#observer({ type: 'wan', kind: 'content_information', bytes: encoded.byteLength });
+      observer({ type: 'wan', kind: 'content_information', bytes: encoded.byteLength });
       const resource = await openResource({ peerdist: this.#peerdist, request, response, encoded, clock: this.#clock });
-      this.#observer({ type: 'content_information', result: 'received' });
+      observer({ type: 'content_information', result: 'received' });
       return resource;
     } finally {
       response.discard();

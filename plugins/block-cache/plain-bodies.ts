@@ -71,7 +71,8 @@ export class PlainBodies {
     length: number,
     describe: () => Promise<{ resource: CachedResource; keep: () => void } | undefined>,
   ): PlainBody {
-    const { lingerMs, clock, observer } = this.#options;
+    const { lingerMs, clock } = this.#options;
+    const observer = request.observedBy(this.#options.observer);
     const names = varyNames(response.headers) ?? [];
     const plain: PlainBody = {
       body: new SharedBody(response.stream(), {

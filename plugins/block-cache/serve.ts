@@ -69,7 +69,7 @@ export class Serving {
     request: ProxyRequest,
     next: Next,
   ): ProxyBody | Promise<ProxyBody> {
-    const observer = this.#observer;
+    const observer = request.observedBy(this.#observer);
     if (range.length <= MAX_DIRECT_BYTES) {
       const pieces = resource.handle.peek(range);
       if (pieces !== undefined) {
@@ -124,7 +124,7 @@ export class Serving {
           } finally {
             cancel?.();
           }
-          this.#observer({ type: 'delivered', source: 'origin', bytes: range.length });
+          request.observedBy(this.#observer)({ type: 'delivered', source: 'origin', bytes: range.length });
           return stream;
         },
       },
@@ -134,10 +134,10 @@ export class Serving {
 
   /** The plain body by a request of the client's own; nothing of the coding is asked for. */
   async serveIdentity(request: ProxyRequest, next: Next): Promise<ProxyResponse> {
-    return this.passPlain(await next(request), 'fwd=bypass');
+    return this.passPlain(request, await next(request), 'fwd=bypass');
   }
 
-  passPlain(response: ProxyResponse, status: CacheStatus): ProxyResponse {
-    return countPlain(withCacheStatus(withoutCoding(response), status), this.#observer, 'plain');
+  passPlain(request: ProxyRequest, response: ProxyResponse, status: CacheStatus): ProxyResponse {
+    return countPlain(withCacheStatus(withoutCoding(response), status), request.observedBy(this.#observer), 'plain');
   }
 }

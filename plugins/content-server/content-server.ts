@@ -101,10 +101,15 @@ class ContentServer {
       request.method === 'GET' &&
       request.client.httpVersion !== '1.0' &&
       !parseCacheControl(fieldValue(request.headers, 'cache-control')).has('no-transform');
-    if (!coded) return withCodingVary(await next(plain));
+    const observer = request.observedBy(this.#observer);
+    if (!coded) {
+      const response = withCodingVary(await next(plain));
+      if (negotiation.kind !== 'missing-data') return response;
+      return response.counted((bytes) => observer({ type: 'wan', kind: 'missing_data', bytes }));
+    }
     if (negotiation.hashRequest) await this.#waitForHash(request.key);
     const known = await this.#resources.find(request.key, plain.headers);
-    this.#observer({ type: 'lookup', result: known === undefined ? 'miss' : 'hit' });
+    observer({ type: 'lookup', result: known === undefined ? 'miss' : 'hit' });
     return known === undefined
       ? this.#pass(plain, await next(plain), negotiation)
       : this.#answerKnown(known, plain, next, negotiation);
@@ -160,8 +165,10 @@ class ContentServer {
       return undefined;
     }
     known.head = head;
-    this.#observer({ type: 'content_information', result: 'sent' });
-    this.#observer({ type: 'wan', kind: 'content_information', bytes: information.byteLength });
+    const observer = request.observedBy(this.#observer);
+    observer({ type: 'content_information', result: 'sent' });
+    observer({ type: 'wan', kind: 'content_information', bytes: information.byteLength });
+    observer({ type: 'described', bytes: range?.length ?? known.contentLength });
     // Of this answer alone, so never remembered: how old it is, and what it sets.
     const { age, 'set-cookie': setCookie } = agreement.headers;
     return withCodingVary(

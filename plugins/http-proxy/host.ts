@@ -19,6 +19,7 @@ import {
 } from './access.ts';
 import { Departure } from './departure.ts';
 import { badRequest, errorResponse } from './errors.ts';
+import { Exchange, type ExchangeWatch } from './exchange.ts';
 import { type IncomingRules, readHost, readRequest } from './incoming.ts';
 import {
   connectTarget,
@@ -60,6 +61,7 @@ export class HttpProxyHost {
   readonly #servers = new Set<Server>();
   readonly #tunnel: TunnelContext;
   readonly #chain: Next;
+  readonly #watch: ExchangeWatch | undefined;
 
   /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` */
   constructor(options: HttpProxyHostOptions, clock: Clock = systemClock) {
@@ -67,6 +69,7 @@ export class HttpProxyHost {
     this.#clock = clock;
     this.#timeouts = resolveTimeouts(options.timeouts);
     this.#observer = options.observer ?? ignoreObservations;
+    this.#watch = options.watch;
     const trusted = networkSet(options.trustedPeers ?? []);
     const viaName = options.viaName ?? `peerdist-${randomBytes(4).toString('hex')}`;
     this.#rules = {
@@ -157,24 +160,25 @@ export class HttpProxyHost {
   }
 
   async #exchange(message: IncomingMessage, client: ServerResponse, next?: (error?: unknown) => void): Promise<void> {
-    const started = this.#clock.now();
+    const exchange = this.#begin(message);
     const { totalMs, idleMs } = this.#timeouts;
     const departure = new Departure(message, client);
     const cancelTotal = totalMs === 0 ? undefined : this.#clock.after(totalMs, () => departure.expire());
     client.on('close', () => {
       cancelTotal?.();
-      this.#observer({ type: 'exchange', status: client.statusCode, seconds: (this.#clock.now() - started) / 1000 });
+      exchange.end(client.statusCode, client.writableFinished);
     });
     // An error of the client's socket is its leaving; without a listener it would be the end of the process.
     message.on('error', ignore);
     client.on('error', ignore);
     try {
       this.#admit(message);
-      const request = readRequest(message, this.#rules, () => departure.signal);
+      const request = readRequest(message, this.#rules, () => departure.signal, exchange.watcher);
       const response = await this.#chain(request);
-      await sendResponse(response, client, this.#rules.viaName, idleMs);
+      await sendResponse(exchange.answered(response), client, this.#rules.viaName, idleMs);
     } catch (error) {
       if (client.headersSent || client.destroyed) {
+        if (!client.destroyed) exchange.breaks();
         client.destroy();
         return;
       }
@@ -188,6 +192,7 @@ export class HttpProxyHost {
 
   async #connect(message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const client = new WaitingClient(socket, head);
+    const exchange = this.#begin(message);
     try {
       this.#admit(message);
       if (this.#rules.origin !== undefined) throw badRequest('CONNECT is for a forward proxy');
@@ -198,29 +203,50 @@ export class HttpProxyHost {
         throw new PeerDistError('ERR_PEERDIST_DESTINATION_FORBIDDEN', `CONNECT to port ${port} is not allowed`);
       }
       const address = plainAddress(message.socket.remoteAddress);
-      await connectTunnel({ scheme: 'http', hostname, port }, address, client, this.#tunnel);
+      const tunnel = this.#observedBy(exchange);
+      exchange.endTunnel(await connectTunnel({ scheme: 'http', hostname, port }, address, client, tunnel));
     } catch (error) {
-      await refuse(message, client, error, this.#tunnel);
+      exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
     }
   }
 
   async #upgrade(message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const client = new WaitingClient(socket, head);
+    const exchange = this.#begin(message);
     try {
       this.#admit(message);
-      const request = readRequest(message, this.#rules, () => client.signal);
+      const request = readRequest(message, this.#rules, () => client.signal, exchange.watcher);
       // Node has let go of the socket, so a body could not be told from what follows it.
       if (request.body !== null) throw badRequest('a body together with Upgrade');
       if (listMembers(message.headers.upgrade).includes('websocket')) {
         const { scheme } = request;
         const target = { scheme, ...connectTarget(this.#rules.origin?.authority ?? request.authority, scheme) };
-        return await upgradeTunnel(message, request, target, client, this.#tunnel);
+        const tunnel = this.#observedBy(exchange);
+        return exchange.endTunnel(await upgradeTunnel(message, request, target, client, tunnel));
       }
       // Any other protocol is politely ignored (RFC 9110 7.8), but this is the connection's last answer.
-      return await answerOnSocket(message, client, await this.#chain(request), this.#tunnel);
+      const response = exchange.answered(await this.#chain(request));
+      return exchange.endTunnel(await answerOnSocket(message, client, response, this.#tunnel));
     } catch (error) {
-      return refuse(message, client, error, this.#tunnel);
+      return exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
     }
+  }
+
+  #begin(message: IncomingMessage): Exchange {
+    return new Exchange(message, { observer: this.#observer, clock: this.#clock, watch: this.#watch });
+  }
+
+  /** What a tunnel is made with: its bytes are told to whoever follows the exchange too. */
+  #observedBy({ watcher }: Exchange): TunnelContext {
+    const { observer } = this.#tunnel;
+    if (watcher === undefined) return this.#tunnel;
+    return {
+      ...this.#tunnel,
+      observer: (observation) => {
+        observer(observation);
+        watcher(observation);
+      },
+    };
   }
 
   #admit(message: IncomingMessage): void {

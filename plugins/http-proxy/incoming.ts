@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { PeerDistError } from '../../lib/errors.ts';
 import { endToEndFields, fieldValue } from '../../lib/http/index.ts';
 import { ProxyRequest } from '../../lib/kit/index.ts';
+import type { Observer } from '../../lib/observer.ts';
 import { plainAddress } from './access.ts';
 import { badRequest } from './errors.ts';
 import { type Origin, parseAuthority } from './options.ts';
@@ -23,7 +24,12 @@ export interface IncomingRules {
  *
  * @throws {@link PeerDistError} `ERR_PEERDIST_BAD_REQUEST` or `ERR_PEERDIST_LOOP`
  */
-export function readRequest(message: IncomingMessage, rules: IncomingRules, signal: () => AbortSignal): ProxyRequest {
+export function readRequest(
+  message: IncomingMessage,
+  rules: IncomingRules,
+  signal: () => AbortSignal,
+  watcher?: Observer,
+): ProxyRequest {
   const host = readHost(message);
   const { scheme, authority, target } = readTarget(message.method, message.url ?? '', host, rules);
   const headers = endToEndFields(message.headers, 'host');
@@ -39,6 +45,7 @@ export function readRequest(message: IncomingMessage, rules: IncomingRules, sign
     headers,
     body,
     signal,
+    watcher,
     client: { address, httpVersion: message.httpVersion },
   });
 }

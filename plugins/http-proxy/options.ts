@@ -3,6 +3,7 @@ import type { ClientRequest, IncomingMessage } from 'node:http';
 import { PeerDistError } from '../../lib/errors.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { Kit } from '../../lib/kit/index.ts';
+import type { ExchangeWatch } from './exchange.ts';
 
 /** What the host needs of a proxy library; `http-proxy`, `http-proxy-3` and `httpxy` all have it. */
 export interface ProxyServerLike {
@@ -50,6 +51,8 @@ export interface HttpProxyHostOptions {
   /** Name in Via fields. @default `peerdist-` and random digits: unique, so that loops are found */
   readonly viaName?: string | undefined;
   readonly observer?: Observer | undefined;
+  /** Follows single exchanges, for an access log. @default nobody */
+  readonly watch?: ExchangeWatch | undefined;
 }
 
 export interface ResolvedTimeouts {

@@ -76,16 +76,19 @@ export class WaitingClient {
   };
 }
 
-/** Answers a client that waits, and closes its connection. */
+/** Answers a client that waits, and closes its connection. @returns the status */
 export async function answerOnSocket(
   message: IncomingMessage,
   client: WaitingClient,
   response: ProxyResponse,
   { viaName, timeouts }: TunnelContext,
-): Promise<void> {
+): Promise<number> {
   const { socket } = client;
   client.claim();
-  if (socket.destroyed) return response.discard();
+  if (socket.destroyed) {
+    response.discard();
+    return response.status;
+  }
   const writer = new ServerResponse(message);
   writer.shouldKeepAlive = false;
   writer.assignSocket(socket as Socket);
@@ -103,42 +106,42 @@ export async function answerOnSocket(
   } catch {
     socket.destroy();
   }
-  return undefined;
+  return response.status;
 }
 
-/** CONNECT (RFC 9110 9.3.6) to a target that the caller has found acceptable. */
+/** CONNECT (RFC 9110 9.3.6) to a target that the caller has found acceptable. @returns the status, when the tunnel has ended */
 export async function connectTunnel(
   target: TunnelTarget,
   clientAddress: string,
   client: WaitingClient,
   context: TunnelContext,
-): Promise<void> {
+): Promise<number> {
   const upstream = await openSocket(target, clientAddress, client, context);
   const early = client.claim();
   client.socket.write(`HTTP/1.1 200 Connection Established\r\nVia: 1.1 ${context.viaName}\r\n\r\n`);
   await exchange(client.socket, upstream, { toUpstream: early }, context);
+  return 200;
 }
 
-/** A WebSocket handshake and, if the origin agrees, the tunnel behind it; any other answer is passed on. */
+/** A WebSocket handshake and, if the origin agrees, the tunnel behind it; any other answer is passed on. @returns the status, when all has ended */
 export async function upgradeTunnel(
   message: IncomingMessage,
   request: ProxyRequest,
   target: TunnelTarget,
   client: WaitingClient,
   context: TunnelContext,
-): Promise<void> {
+): Promise<number> {
   const upstream = await openSocket(target, request.client.address, client, context);
   try {
     const { head, first } = await handshake(request, upstream, client.signal, context.timeouts.headMs);
     if (first === undefined) {
       const { statusCode = 502, headers } = head;
-      await answerOnSocket(
+      return await answerOnSocket(
         message,
         client,
         new ProxyResponse({ status: statusCode, headers: endToEndFields(headers), body: head }),
         context,
       );
-      return;
     }
     if (!listMembers(head.headers.upgrade).includes('websocket')) {
       throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin switched to another protocol');
@@ -146,19 +149,20 @@ export async function upgradeTunnel(
     const early = client.claim();
     client.socket.write(switchingHead(head));
     await exchange(client.socket, upstream, { toUpstream: early, toClient: first }, context);
+    return 101;
   } finally {
     upstream.destroy();
   }
 }
 
-/** Tells the client why there is no tunnel. */
-export async function refuse(
+/** Tells the client why there is no tunnel. @returns the status */
+export function refuse(
   message: IncomingMessage,
   client: WaitingClient,
   error: unknown,
   context: TunnelContext,
-): Promise<void> {
-  await answerOnSocket(message, client, errorResponse(error), context);
+): Promise<number> {
+  return answerOnSocket(message, client, errorResponse(error), context);
 }
 
 /** Sends the handshake over a connection of its own; `first` is there when the origin has switched. */

@@ -1,6 +1,7 @@
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, Gauge, Registry } from 'prom-client';
 import type { BlockOrigin, Observation, Observer } from '../../lib/observer.ts';
 import type { MetricsReport } from './aggregate.ts';
+import { DurationHistogram } from './duration-histogram.ts';
 
 export interface Metrics {
   readonly registry: Registry;
@@ -10,19 +11,18 @@ export interface Metrics {
   readonly report: () => Promise<MetricsReport>;
   /** Give this to every component that reports. */
   readonly observer: Observer;
-  /** Bytes clients got minus bytes the WAN carried for them. Negative while a cold cache still costs more than it saves. */
+  /** Bytes clients got, or were told the hashes of, minus bytes the WAN carried for them. Negative while a cold cache still costs more than it saves. */
   readonly savedBytes: () => number;
   /** Bytes handed to clients so far, by where they came from. */
   readonly delivered: () => Readonly<Record<BlockOrigin, number>>;
 }
 
-/** Seconds; the longest exchanges are downloads. */
-const DURATION_BUCKETS = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60, 600];
-
 /** Every metric with its help text. README repeats this table; a test compares them. */
 export const METRICS = {
   peerdist_delivered_bytes_total: 'Body bytes handed to clients, by where they came from.',
   peerdist_wan_bytes_total: 'Body bytes carried by the WAN, by what they were.',
+  peerdist_described_bytes_total: 'Body bytes that clients were sent the hashes of instead.',
+  peerdist_sent_bytes_total: 'Bytes sent to clients in answers, heads included.',
   peerdist_hashed_bytes_total: 'Bytes of bodies that became content information.',
   peerdist_publications_total: 'Bodies that were to be hashed, by what became of it.',
   peerdist_block_verifications_total: 'Blocks hashed before use, by where they came from and result.',
@@ -40,12 +40,14 @@ export const METRICS = {
   peerdist_evictions_total: 'Entries a store dropped to stay within its limit.',
   peerdist_evicted_bytes_total: 'Bytes a store dropped to stay within its limit.',
   peerdist_store_bytes: 'Bytes a store holds.',
+  peerdist_store_limit_bytes: 'Bytes a store may hold; 0 where something else sets the limit.',
   peerdist_store_faults_total: 'Times a store did not do its work, by what was wrong; clients do not notice.',
   peerdist_collapsed_requests_total: 'Requests served from a fetch that another client had started.',
   peerdist_tunnel_bytes_total: 'Bytes through CONNECT and WebSocket tunnels.',
   peerdist_plugin_failures_total: 'Exchanges in which a plug-in failed and was skipped.',
   peerdist_exchanges_total: 'Exchanges ended, by class of status.',
   peerdist_exchange_duration_seconds: 'From request head to last byte.',
+  peerdist_info: 'Always 1; its labels tell what runs.',
 } as const;
 
 type Name = keyof typeof METRICS;
@@ -59,11 +61,27 @@ class Tally {
   }
 }
 
+export interface MetricsOptions {
+  /** @default a new one */
+  readonly registry?: Registry | undefined;
+  /** Label `site` of every series. @default none */
+  readonly site?: string | undefined;
+  /** Labels of `peerdist_info`. */
+  readonly role?: string | undefined;
+  readonly version?: string | undefined;
+}
+
 /**
- * Turns observations into Prometheus metrics. Labels are closed lists and exist from the start, at zero. Saved bytes are derived:
- * `sum(peerdist_delivered_bytes_total) - sum(peerdist_wan_bytes_total)`.
+ * Turns observations into Prometheus metrics. Labels are closed lists and exist from the start, at zero. Saved bytes are derived: what clients
+ * were given, and what they were told the hashes of instead, less what the WAN carried for it.
  */
-export function createMetrics({ registry = new Registry() }: { readonly registry?: Registry } = {}): Metrics {
+export function createMetrics({
+  registry = new Registry(),
+  site,
+  role = '',
+  version = '',
+}: MetricsOptions = {}): Metrics {
+  if (site !== undefined) registry.setDefaultLabels({ site });
   // Plain numbers, handed to prom-client when somebody asks: counting must cost nothing on the way of a warm range.
   const counter = (name: Name): Tally => {
     const tally = new Tally();
@@ -107,6 +125,8 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
   const stores = ['block', 'content_information'] as const;
   const delivered = counters('peerdist_delivered_bytes_total', 'source', ['store', 'peer', 'hosted_cache', 'origin']);
   const wan = counters('peerdist_wan_bytes_total', 'kind', ['content_information', 'missing_data', 'plain']);
+  const described = counter('peerdist_described_bytes_total');
+  const sent = counter('peerdist_sent_bytes_total');
   const hashed = counter('peerdist_hashed_bytes_total');
   const publications = counters('peerdist_publications_total', 'result', [
     'completed',
@@ -170,29 +190,39 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
     ['store', stores],
     ['fault', ['damaged', 'unsealed', 'failed', 'overloaded']],
   );
-  const storeBytes = new Gauge({
-    name: 'peerdist_store_bytes',
-    help: METRICS.peerdist_store_bytes,
-    labelNames: ['store'],
-    // Processes that count together share their stores.
-    aggregator: 'max',
-    registers: [registry],
-  });
-  const held = Object.fromEntries(stores.map((store) => [store, storeBytes.labels(store)])) as Record<
-    (typeof stores)[number],
-    Gauge.Internal<string>
-  >;
-  for (const store of stores) held[store].set(0);
+  const gauges = (name: Name): Record<(typeof stores)[number], { value: number }> => {
+    const values = { block: { value: 0 }, content_information: { value: 0 } };
+    void new Gauge({
+      name,
+      help: METRICS[name],
+      labelNames: ['store'],
+      // Processes that count together share their stores.
+      aggregator: 'max',
+      registers: [registry],
+      collect() {
+        for (const store of stores) this.set({ store }, values[store].value);
+      },
+    });
+    return values;
+  };
+  const held = gauges('peerdist_store_bytes');
+  const limits = gauges('peerdist_store_limit_bytes');
   const collapsed = counter('peerdist_collapsed_requests_total');
   const tunnels = counter('peerdist_tunnel_bytes_total');
   const failures = counter('peerdist_plugin_failures_total');
   const exchanges = counters('peerdist_exchanges_total', 'status', ['1xx', '2xx', '3xx', '4xx', '5xx']);
-  const duration = new Histogram({
-    name: 'peerdist_exchange_duration_seconds',
-    help: METRICS.peerdist_exchange_duration_seconds,
-    buckets: DURATION_BUCKETS,
+  const duration = new DurationHistogram(
+    'peerdist_exchange_duration_seconds',
+    METRICS.peerdist_exchange_duration_seconds,
+  );
+  duration.register(registry);
+  new Gauge({
+    name: 'peerdist_info',
+    help: METRICS.peerdist_info,
+    labelNames: ['version', 'role'],
+    aggregator: 'max',
     registers: [registry],
-  });
+  }).set({ version, role }, 1);
   let saved = 0;
 
   const observer = (event: Observation): void => {
@@ -203,6 +233,9 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
       case 'wan':
         saved -= event.bytes;
         return wan[event.kind].inc(event.bytes);
+      case 'described':
+        saved += event.bytes;
+        return described.inc(event.bytes);
       case 'hashed':
         return hashed.inc(event.bytes);
       case 'publication':
@@ -233,7 +266,11 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
         evictions[event.store].inc();
         return evicted[event.store].inc(event.bytes);
       case 'stored':
-        return held[event.store].set(event.bytes);
+        held[event.store].value = event.bytes;
+        return undefined;
+      case 'store_limit':
+        limits[event.store].value = event.bytes;
+        return undefined;
       case 'store_fault':
         return faults[event.store][event.fault].inc();
       case 'collapsed':
@@ -244,6 +281,7 @@ export function createMetrics({ registry = new Registry() }: { readonly registry
         return failures.inc();
       case 'exchange':
         exchanges[`${Math.min(5, Math.max(1, Math.floor(event.status / 100)))}xx` as keyof typeof exchanges].inc();
+        sent.inc(event.bytes);
         return duration.observe(event.seconds);
     }
   };

@@ -113,9 +113,13 @@ export function storeDirectories(stateDirectory: string, role: RoleName): { bloc
 }
 
 function inMemory({ maxBytes }: MemoryStoreOptions, { role, observer }: StoreContext): RoleStores {
+  // Only the one that the role is about is told of; the other is a stopgap.
   return {
-    blocks: new MemoryBlockStore({ maxBytes: role === 'reverse' ? MiB : maxBytes, observer }),
-    contentInformation: new MemoryContentInformationStore({ maxBytes: role === 'reverse' ? maxBytes : MiB, observer }),
+    blocks: role === 'reverse' ? new MemoryBlockStore({ maxBytes: MiB }) : new MemoryBlockStore({ maxBytes, observer }),
+    contentInformation:
+      role === 'reverse'
+        ? new MemoryContentInformationStore({ maxBytes, observer })
+        : new MemoryContentInformationStore({ maxBytes: MiB }),
     records: undefined,
     claims: undefined,
     trouble: () => undefined,

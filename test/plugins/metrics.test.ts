@@ -11,6 +11,8 @@ const SERIES: Readonly<Record<string, readonly [label: string, values: readonly 
   peerdist_delivered_bytes_total: ['source', ['store', 'peer', 'hosted_cache', 'origin']],
   peerdist_wan_bytes_total: ['kind', ['content_information', 'missing_data', 'plain']],
   peerdist_hashed_bytes_total: null,
+  peerdist_described_bytes_total: null,
+  peerdist_sent_bytes_total: null,
   peerdist_publications_total: ['result', ['completed', 'aborted', 'too_large', 'failed']],
   peerdist_peer_bans_total: null,
   peerdist_uploads_total: ['result', ['block', 'list', 'absent', 'busy', 'rejected', 'aborted']],
@@ -31,6 +33,7 @@ const SERIES: Readonly<Record<string, readonly [label: string, values: readonly 
   peerdist_evictions_total: ['store', ['block', 'content_information']],
   peerdist_evicted_bytes_total: ['store', ['block', 'content_information']],
   peerdist_store_bytes: ['store', ['block', 'content_information']],
+  peerdist_store_limit_bytes: ['store', ['block', 'content_information']],
   peerdist_collapsed_requests_total: null,
   peerdist_tunnel_bytes_total: null,
   peerdist_plugin_failures_total: null,
@@ -46,6 +49,8 @@ const ANSWERS = ['block', 'list', 'absent', 'timeout', 'failed', 'lied', 'cancel
 const FAULTS = 'peerdist_store_faults_total';
 const STORES = ['block', 'content_information'] as const;
 const WRONG = ['damaged', 'unsealed', 'failed', 'overloaded'] as const;
+/** Says what runs, and is always 1. */
+const INFO = 'peerdist_info';
 const HISTOGRAM = 'peerdist_exchange_duration_seconds';
 
 /** Samples of the text format by their whole name, labels included. Throws at a line that is none. */
@@ -56,6 +61,7 @@ async function samples(metrics: Metrics): Promise<Map<string, number>> {
     if (line === '' || line.startsWith('#')) continue;
     const match = /^([a-z_]+(?:\{[a-z]+="[^"]*"(?:,[a-z]+="[^"]*")*\})?) (-?[\d.e+-]+|NaN|\+Inf)$/i.exec(line);
     if (match === null) throw new Error(`not a sample: ${line}`);
+    if (line.startsWith(`${INFO}{`)) continue;
     if (found.has(match[1] as string)) throw new Error(`twice: ${line}`);
     found.set(match[1] as string, Number(match[2]));
   }
@@ -82,6 +88,7 @@ const EVERY: readonly Observation[] = [
     (kind) => ({ type: 'wan', kind, bytes: 30 }) as const,
   ),
   { type: 'hashed', bytes: 7 },
+  { type: 'described', bytes: 9 },
   ...(['completed', 'aborted', 'too_large', 'failed'] as const).map(
     (result) => ({ type: 'publication', result }) as const,
   ),
@@ -107,11 +114,12 @@ const EVERY: readonly Observation[] = [
   ...(['block', 'content_information'] as const).flatMap((store) => [
     { type: 'eviction', store, bytes: 11 } as const,
     { type: 'stored', store, bytes: 13 } as const,
+    { type: 'store_limit', store, bytes: 1_300 } as const,
   ]),
   { type: 'collapsed' },
   { type: 'tunnel', bytes: 17 },
   { type: 'plugin_failure', plugin: 'somebody-elses', error: new Error('http://secret.example/') },
-  ...[101, 200, 304, 404, 503].map((status) => ({ type: 'exchange', status, seconds: 0.02 }) as const),
+  ...[101, 200, 304, 404, 503].map((status) => ({ type: 'exchange', status, seconds: 0.02, bytes: 40 }) as const),
 ];
 
 await t.test('every metric exists before any traffic, at zero', async (test) => {
@@ -129,7 +137,7 @@ await t.test('every metric exists before any traffic, at zero', async (test) => 
 await t.test('names, units, types and help', async (test) => {
   const { text, contentType } = await createMetrics().exposition();
   test.match(contentType, /^text\/plain; version=0\.0\.4; charset=utf-8$/);
-  for (const name of [...Object.keys(SERIES), VERIFICATIONS, HISTOGRAM]) {
+  for (const name of [...Object.keys(SERIES), VERIFICATIONS, HISTOGRAM, INFO]) {
     const help = new RegExp(`^# HELP ${name} (.+)$`, 'm').exec(text)?.[1] ?? '';
     test.ok(help.length > 10 && help.endsWith('.'), `${name}: ${help}`);
     const type = new RegExp(`^# TYPE ${name} (.+)$`, 'm').exec(text)?.[1];
@@ -138,7 +146,7 @@ await t.test('names, units, types and help', async (test) => {
       name === HISTOGRAM ? 'histogram' : name.endsWith('_total') ? 'counter' : 'gauge',
       `type of ${name}`,
     );
-    test.match(name, /^peerdist_[a-z_]+(?:_total|_bytes|_seconds)$/);
+    test.match(name, /^peerdist(?:_[a-z]+)*_(?:total|bytes|seconds|info)$/);
   }
 });
 
@@ -152,6 +160,7 @@ await t.test('each observation moves its own series and no other', async (test) 
     )?.[1] as string | undefined;
     const isTwofold =
       observation.type === 'eviction' ||
+      observation.type === 'exchange' ||
       ((observation.type === 'upload' || observation.type === 'ingest') && observation.bytes > 0);
     test.equal(moved.length, isTwofold ? 2 : 1, JSON.stringify(observation));
     if (word !== undefined && (observation.type === 'upload' || observation.type === 'ingest'))
@@ -166,7 +175,7 @@ await t.test('traffic makes no new series, whatever it is', async (test) => {
   const metrics = createMetrics();
   for (const observation of EVERY) metrics.observer(observation);
   for (const status of [0, 100, 199, 299, 399, 499, 599, 600, 999])
-    metrics.observer({ type: 'exchange', status, seconds: 1e9 });
+    metrics.observer({ type: 'exchange', status, seconds: 1e9, bytes: 1 });
   test.same(names(await samples(metrics)), EXPECTED);
   const { text } = await metrics.exposition();
   test.notMatch(text, /secret|example|somebody|http:/);
@@ -192,6 +201,29 @@ await t.test('saved bytes are derived, and negative while a cold cache still cos
   test.equal(metrics.savedBytes(), -500);
   metrics.observer({ type: 'delivered', source: 'store', bytes: 1_000 });
   test.equal(metrics.savedBytes(), 500);
+  metrics.observer({ type: 'described', bytes: 250 });
+  test.equal(metrics.savedBytes(), 750, 'head office counts what it need not send');
+});
+
+await t.test('a histogram that Prometheus can read, and a site on every series', async (test) => {
+  const metrics = createMetrics({ site: 'Köln "1"', role: 'branch', version: '9.9.9' });
+  for (const seconds of [0.001, 0.002, 3, 5_000])
+    metrics.observer({ type: 'exchange', status: 200, seconds, bytes: 0 });
+  const { text } = await metrics.exposition();
+  const site = String.raw`site="Köln \"1\""`;
+  const lines = text.split('\n');
+  for (const line of [
+    `${HISTOGRAM}_bucket{le="0.001",${site}} 1`,
+    `${HISTOGRAM}_bucket{le="0.005",${site}} 2`,
+    `${HISTOGRAM}_bucket{le="2.5",${site}} 2`,
+    `${HISTOGRAM}_bucket{le="10",${site}} 3`,
+    `${HISTOGRAM}_bucket{le="+Inf",${site}} 4`,
+    `${HISTOGRAM}_sum{${site}} 5003.003`,
+    `${HISTOGRAM}_count{${site}} 4`,
+    `${INFO}{version="9.9.9",role="branch",${site}} 1`,
+  ])
+    test.ok(lines.includes(line), line);
+  test.equal(lines.filter((line) => line !== '' && !line.startsWith('#') && !line.includes(site)).length, 0);
 });
 
 await t.test('the registry may be somebody else’s; two instances do not meet', async (test) => {
@@ -238,10 +270,13 @@ await t.test('what they say of a download is what the wire carried', async (test
   test.equal(found.get('peerdist_lookups_total{result="hit"}'), 3);
   test.equal(found.get('peerdist_block_verifications_total{source="origin",result="mismatch"}'), 0);
   test.equal(found.get('peerdist_store_bytes{store="block"}'), branch.blockStore.bytes);
+  test.ok((found.get('peerdist_store_limit_bytes{store="block"}') ?? 0) > branch.blockStore.bytes);
+  test.ok((found.get('peerdist_sent_bytes_total') ?? 0) > delivered, 'bodies and heads');
   const office = createMetrics();
   for (const observation of reverse.observations.all) office.observer(observation);
   const there = await samples(office);
   test.equal(there.get('peerdist_hashed_bytes_total'), size);
   test.equal(there.get('peerdist_publications_total{result="completed"}'), 1);
   test.equal(there.get('peerdist_content_information_total{result="sent"}'), 2);
+  test.equal(there.get('peerdist_described_bytes_total'), 2 * size);
 });

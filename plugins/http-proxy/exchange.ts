@@ -1,0 +1,96 @@
+import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Clock } from '../../lib/clock.ts';
+import type { ProxyResponse } from '../../lib/kit/index.ts';
+import type { Observer } from '../../lib/observer.ts';
+import { fieldValue } from '../../lib/http/index.ts';
+
+/** `complete`: the client was given the whole answer; `left`: it went away before; `broken`: the answer broke off, or its time was up. */
+export type Outcome = 'complete' | 'left' | 'broken';
+
+/** How one exchange ended. */
+export interface ExchangeEnd {
+  /** Of the answer, or of a tunnel (200, 101). */
+  readonly status: number;
+  /** Handed to the client's connection, heads included. */
+  readonly bytes: number;
+  readonly seconds: number;
+  readonly outcome: Outcome;
+}
+
+/** Follows one exchange. Its functions must be quick and must not throw. */
+export interface ExchangeWatcher {
+  /** Told of what happens for the sake of this exchange. */
+  readonly observe: Observer;
+  /** The head of the answer is known; `length` of its body, where it says so. */
+  readonly answered: (status: number, length: number | undefined) => void;
+  readonly ended: (end: ExchangeEnd) => void;
+}
+
+/** Whoever follows exchanges, such as an access log. @param sentBytes how many bytes the client's connection has been handed so far */
+export type ExchangeWatch = (message: IncomingMessage, sentBytes: () => number) => ExchangeWatcher;
+
+/** Bytes of a connection that belong to exchanges which have ended: answers on one end in the order of their requests. */
+const counted = new WeakMap<Socket, number>();
+
+/** One exchange as it is counted and watched. */
+export class Exchange {
+  readonly #socket: Socket;
+  readonly #observer: Observer;
+  readonly #clock: Clock;
+  readonly #startedAt: number;
+  readonly #watcher: ExchangeWatcher | undefined;
+  #isBroken = false;
+
+  constructor(
+    message: IncomingMessage,
+    { observer, clock, watch }: { observer: Observer; clock: Clock; watch: ExchangeWatch | undefined },
+  ) {
+    this.#socket = message.socket;
+    this.#observer = observer;
+    this.#clock = clock;
+    this.#startedAt = clock.now();
+    this.#watcher = watch?.(message, () => this.#sentBytes());
+  }
+
+  /** Told of what happens for the sake of this exchange; undefined where nobody follows it. */
+  get watcher(): Observer | undefined {
+    return this.#watcher?.observe;
+  }
+
+  answered(response: ProxyResponse): ProxyResponse {
+    if (this.#watcher !== undefined) {
+      const length = fieldValue(response.headers, 'content-length');
+      this.#watcher.answered(response.status, length === undefined ? undefined : Number(length));
+    }
+    return response;
+  }
+
+  /** The answer breaks off, for a reason that is not the client's. */
+  breaks(): void {
+    this.#isBroken = true;
+  }
+
+  /** An answer has been given, or its connection is gone. */
+  end(status: number, isWhole: boolean): void {
+    const end = this.#settle(status, isWhole);
+    this.#observer({ type: 'exchange', status, seconds: end.seconds, bytes: end.bytes });
+    this.#watcher?.ended(end);
+  }
+
+  /** A tunnel has ended, or was refused. */
+  endTunnel(status: number): void {
+    this.#watcher?.ended(this.#settle(status, true));
+  }
+
+  #settle(status: number, isWhole: boolean): ExchangeEnd {
+    const bytes = this.#sentBytes();
+    counted.set(this.#socket, (counted.get(this.#socket) ?? 0) + bytes);
+    const outcome = isWhole ? 'complete' : this.#isBroken ? 'broken' : 'left';
+    return { status, bytes, seconds: (this.#clock.now() - this.#startedAt) / 1000, outcome };
+  }
+
+  #sentBytes(): number {
+    return (this.#socket.bytesWritten ?? 0) - (counted.get(this.#socket) ?? 0);
+  }
+}
