@@ -13,7 +13,14 @@ export {
   type LanInterface,
   lanInterfaces,
 } from './discovery/index.ts';
-export { type Holder, type PeerFinder, PeerSource, type PeerSourceOptions } from './peers/index.ts';
+export {
+  type Holder,
+  type PeerFinder,
+  PeerSource,
+  type PeerSourceOptions,
+  type PeerStanding,
+  type PeerState,
+} from './peers/index.ts';
 export { createLanHttpServer, type LanHttpOptions, type LanRequestHandler } from './lan-http.ts';
 export { RetrievalServer, type RetrievalServerOptions } from './retrieval-server.ts';
 export { type SealedBlock } from './sealed-block.ts';

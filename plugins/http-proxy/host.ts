@@ -53,7 +53,7 @@ export class HttpProxyHost {
   readonly #observer: Observer;
   readonly #clock: Clock;
   readonly #rules: IncomingRules;
-  readonly #allowedClients: { has(address: string): boolean } | undefined;
+  #allowedClients: { has(address: string): boolean } | undefined;
   readonly #connectPorts: ReadonlySet<number>;
   readonly #destinationRule: DestinationRule | undefined;
   readonly #openAgents: Agents;
@@ -80,8 +80,7 @@ export class HttpProxyHost {
       forwarded: options.forwarded ?? false,
       isTrustedPeer: (address) => trusted.has(address),
     };
-    const allowClients = options.allowClients ?? (origin === undefined ? PRIVATE_NETWORKS : undefined);
-    this.#allowedClients = allowClients && networkSet(allowClients);
+    this.allowClients(options.allowClients);
     this.#connectPorts = new Set(options.connectPorts ?? [443]);
     // A fixed origin was chosen by the administrator, so nobody can be sent elsewhere.
     this.#destinationRule =
@@ -141,6 +140,17 @@ export class HttpProxyHost {
   shelter(server: Server): void {
     this.#servers.add(server);
     server.once('close', () => this.#servers.delete(server));
+  }
+
+  /**
+   * Changes who may use the proxy from the next request on.
+   *
+   * @param networks as {@link HttpProxyHostOptions.allowClients}; undefined for its default
+   * @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION`; then nothing has changed
+   */
+  allowClients(networks: readonly string[] | undefined): void {
+    const allowed = networks ?? (this.#rules.origin === undefined ? PRIVATE_NETWORKS : undefined);
+    this.#allowedClients = allowed && networkSet(allowed);
   }
 
   /** Connect and Express middleware; errors before the head go to `next` where there is one. */

@@ -12,7 +12,7 @@ export class MetricsSum {
   #retired: MetricsReport = [];
 
   /** The newest counts of a process. @param member its number, never given again */
-  report(member: number, report: MetricsReport): void {
+  add(member: number, report: MetricsReport): void {
     this.#reports.set(member, report);
   }
 
@@ -28,8 +28,16 @@ export class MetricsSum {
   }
 
   async exposition(): Promise<{ readonly contentType: string; readonly text: string }> {
-    const registry = sum([...this.#reports.values(), this.#retired]);
+    const registry = this.#registry();
     return { contentType: registry.contentType, text: await registry.metrics() };
+  }
+
+  report(): Promise<MetricsReport> {
+    return this.#registry().getMetricsAsJSON();
+  }
+
+  #registry(): ReturnType<typeof sum> {
+    return sum([...this.#reports.values(), this.#retired]);
   }
 }
 

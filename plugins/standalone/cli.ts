@@ -1,14 +1,17 @@
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { isPeerDistError } from '../../lib/errors.ts';
 import { addCacheCommand } from './cache-commands.ts';
+import { configurable, configure } from './config/apply.ts';
+import type { ConfigSection } from './config/config-file.ts';
 import { runDemo } from './demo/demo.ts';
 import { addHashCommand, addInspectCommand } from './file-commands.ts';
-import { addExportCommand, addHostedCommand } from './hosted-commands.ts';
+import { addExportCommand, addFillCommands, hostedRole } from './hosted-commands.ts';
 import { addGetCommand, addProbeCommand } from './peer-commands.ts';
-import { addBranchCommand, addReverseCommand } from './role-commands.ts';
+import { addRole, type CommandContext } from './role-command.ts';
+import { branchRole, reverseRole } from './role-commands.ts';
 import { addSecretCommand } from './secret-commands.ts';
 import type { Terminal } from './terminal.ts';
+import { version } from './version.ts';
 
 /**
  * Runs the `peerdist` command.
@@ -16,30 +19,32 @@ import type { Terminal } from './terminal.ts';
  * @param args without the program's name
  * @returns exit code: 0 done, 1 the work failed, 2 the command line or its surroundings are wrong
  */
-export async function runCommand(args: readonly string[], terminal: Terminal): Promise<number> {
+export async function runCommand(
+  args: readonly string[],
+  terminal: Terminal,
+  environment: NodeJS.ProcessEnv = process.env,
+): Promise<number> {
   let exitCode = 0;
-  const program = new Command('peerdist')
-    .description('BranchCache (Peer Distribution) for HTTP proxies')
-    .version(version())
-    .exitOverride()
-    .configureOutput({
-      writeOut: (text) => terminal.print(text.trimEnd()),
-      writeErr: (text) => terminal.warn(text.trimEnd()),
-      // One line, also where Commander adds a suggestion on a second one.
-      outputError: (text, write) =>
-        write(
-          `peerdist: ${text
-            .replace(/^error: /, '')
-            .trim()
-            .replaceAll('\n', ' ')}`,
-        ),
-    });
+  const program = createProgram(terminal);
   const exit = (code: number): void => {
     exitCode = code;
   };
-  addReverseCommand(program, terminal, exit);
-  addBranchCommand(program, terminal, exit);
-  addHostedCommand(program, terminal, exit);
+  const sections = new WeakMap<Command, ConfigSection>();
+  const context: CommandContext = {
+    terminal,
+    exit,
+    args,
+    environment,
+    configurable: () => configurable(program),
+    sectionOf: (command) => sections.get(command),
+  };
+  program.hook('preAction', (_program, command) => {
+    const section = configure(command, environment, configurable(program));
+    if (section !== undefined) sections.set(command, section);
+  });
+  addRole(program, reverseRole, context);
+  addRole(program, branchRole, context);
+  addFillCommands(addRole(program, hostedRole, context), terminal, exit);
   addExportCommand(program, terminal, exit);
   addSecretCommand(program, terminal);
   addCacheCommand(program, terminal, exit);
@@ -64,7 +69,21 @@ export async function runCommand(args: readonly string[], terminal: Terminal): P
   }
 }
 
-function version(): string {
-  const file = new URL('../../../package.json', import.meta.url);
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+function createProgram(terminal: Terminal): Command {
+  return new Command('peerdist')
+    .description('BranchCache (Peer Distribution) for HTTP proxies')
+    .version(version())
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => terminal.print(text.trimEnd()),
+      writeErr: (text) => terminal.warn(text.trimEnd()),
+      // One line, also where Commander adds a suggestion on a second one.
+      outputError: (text, write) =>
+        write(
+          `peerdist: ${text
+            .replace(/^error: /, '')
+            .trim()
+            .replaceAll('\n', ' ')}`,
+        ),
+    });
 }

@@ -47,7 +47,7 @@ export function addHashCommand(program: Command, terminal: Terminal): void {
     .option('--json', 'print JSON')
     .option('-o, --output <file>', 'write the raw structure')
     .action(async (file: string, values: HashValues) => {
-      const secret = readSecret(values, terminal.warn);
+      const secret = readSecret(values, terminal.warn, (name) => command.getOptionValueSource(name));
       if (secret === undefined) {
         throw new PeerDistError(
           'ERR_PEERDIST_INVALID_OPTION',

@@ -4,7 +4,7 @@ import { createReadStream, renameSync, rmSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { SingleBar } from 'cli-progress';
-import { type Command, Option } from 'commander';
+import { Command } from 'commander';
 import type { HashProvider } from '../../lib/crypto/index.ts';
 import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
 import type { ContentInformationVersion } from '../../lib/protocol/pccrc/index.ts';
@@ -12,18 +12,20 @@ import { basicAuthentication, keptCertificate, type Progress, writePackage } fro
 import { type Filling, fillRunning } from './hosted-fill.ts';
 import { type HostedOptions, type HostedService, startHosted } from './hosted-role.ts';
 import { leadHosted } from './lead.ts';
-import { collect, valued } from './option-parts.ts';
+import type { RoleDefinition } from './role-command.ts';
+import { hashProviderOption, NETWORK } from './role-commands.ts';
+import { addRunOptions, type RunValues } from './role-options.ts';
 import { runRole } from './run-role.ts';
 import { keptToken, readToken } from './state-directory.ts';
-import { addStoreOptions, type StoreValues } from './store-options.ts';
+import { ADDRESS, checked, flag, list, numberFrom, type Setting, setting, SIZE, TEXT } from './settings.ts';
+import { addStoreOptions } from './store-options.ts';
 import type { Terminal } from './terminal.ts';
 import { readCertificates, readText, readTls, type TlsValues } from './tls-options.ts';
-import { formatBytes, type ListenAddress, parseListen, parseNumber, parseSize } from './units.ts';
+import { formatBytes, type ListenAddress } from './units.ts';
 
-interface HostedValues extends TlsValues, StoreValues {
+interface HostedValues extends TlsValues, RunValues {
   readonly listen: ListenAddress;
   readonly offerListen: ListenAddress | false;
-  readonly admin: ListenAddress | false;
   readonly clientQuota?: number;
   readonly tlsName?: string[];
   readonly legacyTls?: true;
@@ -45,56 +47,100 @@ interface FillValues {
   readonly contentInfo: ContentInformationVersion;
 }
 
-export function addHostedCommand(program: Command, terminal: Terminal, exit: (code: number) => void): void {
-  const hosted = program.command('hosted');
-  addStoreOptions(hosted, 'hosted')
-    .description('branch office: a cache that Windows PCs, iPXE and branch proxies offer to and ask')
-    .addOption(valued('--listen <host:port>', 'where clients offer (version 2) and ask', parseListen, '[::]:80'))
-    .addOption(valued('--offer-listen <host:port>', 'where Windows 7 offers, by HTTPS', parseListen, '[::]:443'))
-    .option('--no-offer-listen', 'take no offers by HTTPS')
-    .addOption(adminOption())
-    .option('--no-admin', 'no admin listener')
-    .option('--client-quota <size>', 'what one client may bring in an hour (default half of the cache)', parseSize)
-    .option('--tls-cert <file>', 'certificate for --offer-listen, PEM (default one that is made on the first start)')
-    .option('--tls-key <file>', 'its key, PEM')
-    .option(
-      '--tls-name <name>',
-      'name that clients know this machine by, for the certificate that is made (repeatable)',
-      collect,
-    )
-    .option('--legacy-tls', 'TLS 1.0 and 1.1 too: Windows 7 without the updates that bring TLS 1.2')
-    .option('--offer-users <file>', 'lines name:password; offers by HTTPS then need HTTP Basic authentication')
-    .option('--client-ca <file>', 'authorities, PEM; offers by HTTPS then need a client certificate of theirs')
-    .option(
-      '--allow-client <network>',
-      'who may connect (repeatable; default loopback, private networks, own subnets)',
-      collect,
-    )
-    .option('--allow-local-offers', 'fetch also what this machine itself offers')
-    .addOption(
-      valued('--max-uploads <number>', 'blocks given at a time', parseNumber('--max-uploads', 1, 16_384), '1024'),
-    )
-    .option('--proxy <host:port>', 'be a branch proxy there too, on the same blocks', parseListen)
-    .addOption(new Option('--hash-provider <name>', 'hash functions').choices(['native', 'noble']).default('native'))
-    .addOption(versionOption())
-    .option('--preload <url>', 'download it and its hashes before the first client asks (repeatable)', collect)
-    .option('--import <file>', 'put a package of `peerdist export` in (repeatable)', collect)
-    .action(async (values: HostedValues) => {
-      const options = await hostedOptions(values, terminal);
-      await runRole(terminal, exit, {
-        role: 'hosted',
-        values,
-        start: (common, _secrets, member) => startHosted({ ...options, ...common }, member),
-        lead: (plan) => leadHosted(plan, options),
-        // Clients are served meanwhile; what cannot be had is said and left.
-        also: (service) => fillAtStart(service, values, terminal),
-      });
+export const hostedRole: RoleDefinition<HostedValues> = {
+  define() {
+    const hosted = new Command('hosted').description(
+      'branch office: a cache that Windows PCs, iPXE and branch proxies offer to and ask',
+    );
+    return addRunOptions(addStoreOptions(hosted, 'hosted'), '127.0.0.1:9182')
+      .addOption(setting('--listen <host:port>', 'where clients offer (version 2) and ask', ADDRESS, '[::]:80'))
+      .addOption(setting('--offer-listen <host:port>', 'where Windows 7 offers, by HTTPS', ADDRESS, '[::]:443'))
+      .addOption(flag('--no-offer-listen', 'take no offers by HTTPS'))
+      .addOption(
+        setting('--client-quota <size>', 'what one client may bring in an hour (default half of the cache)', SIZE),
+      )
+      .addOption(
+        setting(
+          '--tls-cert <file>',
+          'certificate for --offer-listen, PEM (default one that is made on the first start)',
+          TEXT,
+        ),
+      )
+      .addOption(setting('--tls-key <file>', 'its key, PEM', TEXT))
+      .addOption(
+        list(
+          '--tls-name <name>',
+          'name that clients know this machine by, for the certificate that is made (repeatable)',
+          TEXT,
+        ),
+      )
+      .addOption(flag('--legacy-tls', 'TLS 1.0 and 1.1 too: Windows 7 without the updates that bring TLS 1.2'))
+      .addOption(
+        setting(
+          '--offer-users <file>',
+          'lines name:password; offers by HTTPS then need HTTP Basic authentication',
+          TEXT,
+        ),
+      )
+      .addOption(
+        setting(
+          '--client-ca <file>',
+          'authorities, PEM; offers by HTTPS then need a client certificate of theirs',
+          TEXT,
+        ),
+      )
+      .addOption(
+        list(
+          '--allow-client <network>',
+          'who may connect (repeatable; default loopback, private networks, own subnets)',
+          NETWORK,
+        ),
+      )
+      .addOption(flag('--allow-local-offers', 'fetch also what this machine itself offers'))
+      .addOption(
+        setting('--max-uploads <number>', 'blocks given at a time', numberFrom('--max-uploads', 1, 16_384), '1024'),
+      )
+      .addOption(setting('--proxy <host:port>', 'be a branch proxy there too, on the same blocks', ADDRESS))
+      .addOption(hashProviderOption())
+      .addOption(versionOption())
+      .addOption(
+        list('--preload <url>', 'download it and its hashes before the first client asks (repeatable)', WEB_URL),
+      )
+      .addOption(list('--import <file>', 'put a package of `peerdist export` in (repeatable)', TEXT));
+  },
+  check(values) {
+    readTls(values);
+    if (values.clientCa !== undefined) readCertificates('--client-ca', values.clientCa);
+    if (values.offerUsers !== undefined) readUsers(values.offerUsers);
+    if (values.offerListen !== false) return;
+    for (const name of ['legacyTls', 'offerUsers', 'clientCa', 'tlsCert'] as const)
+      if (values[name] !== undefined) {
+        const option = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+        throw new PeerDistError(
+          'ERR_PEERDIST_INVALID_OPTION',
+          `--${option} is about offers by HTTPS, which --no-offer-listen switches off`,
+        );
+      }
+  },
+  adjustment: (values) => ({ allowClients: values.allowClient, tls: readTls(values) }),
+  async run(values, { terminal, exit, reread }) {
+    const options = await hostedOptions(values, terminal.warn);
+    await runRole(terminal, exit, {
+      role: 'hosted',
+      values,
+      start: (common, _secrets, member) => startHosted({ ...options, ...common }, member),
+      lead: (plan) => leadHosted(plan, options),
+      // Clients are served meanwhile; what cannot be had is said and left.
+      also: (service, log) => fillAtStart(service, values, terminal, log),
+      reread,
     });
-  addFillCommand(hosted, 'preload', '<url...>', 'download content and its hashes into a running hosted cache');
-  addFillCommand(hosted, 'import', '<file...>', 'put packages of `peerdist export` into a running hosted cache');
+  },
+};
 
-  function addFillCommand(parent: Command, name: 'preload' | 'import', argument: string, description: string): void {
-    parent
+/** What fills a hosted cache that runs. */
+export function addFillCommands(hosted: Command, terminal: Terminal, exit: (code: number) => void): void {
+  const add = (name: 'preload' | 'import', argument: string, description: string): void => {
+    hosted
       .command(name)
       .description(description)
       .argument(argument)
@@ -103,13 +149,16 @@ export function addHostedCommand(program: Command, terminal: Terminal, exit: (co
         if (admin === false)
           throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `${name} goes through the admin listener`);
         const token = readToken(stateDir);
+        const say = { info: terminal.print, warn: (line: string) => terminal.warn(`peerdist: ${line}`) };
         for (const item of items) {
           const filling: Filling = name === 'import' ? { file: item } : { url: item, version: contentInfo };
-          const ok = await report(terminal, item, (options) => fillRunning(admin, token, filling, options));
+          const ok = await report(terminal, say, item, (options) => fillRunning(admin, token, filling, options));
           if (!ok) exit(1);
         }
       });
-  }
+  };
+  add('preload', '<url...>', 'download content and its hashes into a running hosted cache');
+  add('import', '<file...>', 'put packages of `peerdist export` into a running hosted cache');
 }
 
 export function addExportCommand(program: Command, terminal: Terminal, exit: (code: number) => void): void {
@@ -124,7 +173,8 @@ export function addExportCommand(program: Command, terminal: Terminal, exit: (co
         assertUrl(url);
         const part = `${output}.part`;
         try {
-          const ok = await report(terminal, url, async (options) => {
+          const say = { info: terminal.print, warn: (line: string) => terminal.warn(`peerdist: ${line}`) };
+          const ok = await report(terminal, say, url, async (options) => {
             await writePackage(url, part, { ...options, version: contentInfo });
             renameSync(part, output);
             return statSync(output).size;
@@ -148,8 +198,7 @@ function temporaryDirectory(stateDirectory: string): string {
   return directory;
 }
 
-async function hostedOptions(values: HostedValues, { warn }: Terminal): Promise<HostedOptions> {
-  for (const url of values.preload ?? []) assertUrl(url);
+async function hostedOptions(values: HostedValues, warn: (line: string) => void): Promise<HostedOptions> {
   const token = values.admin === false ? undefined : keptToken(values.stateDir);
   if (values.admin !== false && token === undefined)
     warn(`${values.stateDir} cannot be written: a running cache cannot be told to preload or import`);
@@ -206,23 +255,35 @@ function readUsers(file: string): Map<string, string> {
   return users;
 }
 
-async function fillAtStart({ cache }: HostedService, values: HostedValues, terminal: Terminal): Promise<void> {
+async function fillAtStart(
+  { cache }: HostedService,
+  values: HostedValues,
+  terminal: Terminal,
+  say: Speaker,
+): Promise<void> {
   for (const url of values.preload ?? [])
-    await report(terminal, url, (options) => cache.preload(url, { ...options, version: values.contentInfo }));
+    await report(terminal, say, url, (options) => cache.preload(url, { ...options, version: values.contentInfo }));
   for (const file of values.import ?? [])
-    await report(terminal, file, (options) =>
+    await report(terminal, say, file, (options) =>
       cache.import(createReadStream(file) as AsyncIterable<Uint8Array>, options),
     );
 }
 
+/** Says how things went: a command to whoever typed it, a service in its log. */
+interface Speaker {
+  info(line: string): void;
+  warn(line: string): void;
+}
+
 /** Does one thing with a progress bar, on a terminal, until the process is asked to end, and says how it ended. @returns whether it went well; never rejects for what can fail */
 async function report(
-  terminal: Terminal,
+  { stopRequested }: Terminal,
+  say: Speaker,
   what: string,
   act: (options: { readonly onProgress: Progress; readonly signal: AbortSignal }) => Promise<number>,
 ): Promise<boolean> {
   const stopped = new AbortController();
-  void terminal.stopRequested.then(() => stopped.abort(new Error('stopped')));
+  void stopRequested.then(() => stopped.abort(new Error('stopped')));
   const bar = new SingleBar({
     format: '{step} {bar} {percentage}%  {amount}  {eta_formatted} left',
     stream: process.stderr,
@@ -239,25 +300,26 @@ async function report(
     };
     const bytes = await act({ onProgress, signal: stopped.signal });
     bar.stop();
-    terminal.print(`${what}: ${formatBytes(bytes)}`);
+    say.info(`${what}: ${formatBytes(bytes)}`);
     return true;
   } catch (error) {
     bar.stop();
     if (isPeerDistError(error, 'ERR_PEERDIST_INVALID_OPTION')) throw error;
-    terminal.warn(`peerdist: ${what}: ${(error as Error).message}`);
+    say.warn(`${what}: ${(error as Error).message}`);
     return false;
   }
 }
 
-function adminOption(): Option {
-  return valued('--admin <host:port>', '/metrics, /healthz and /readyz', parseListen, '127.0.0.1:9182');
+function versionOption(): Setting {
+  return setting(
+    '--content-info <version>',
+    'content information to preload: 1 for Windows 7, 2 for all later',
+    numberFrom('--content-info', 1, 2),
+    '2',
+  );
 }
 
-function versionOption(): Option {
-  return new Option('--content-info <version>', 'content information to preload: 1 for Windows 7, 2 for all later')
-    .default(2, '2')
-    .argParser(parseNumber('--content-info', 1, 2));
-}
+const WEB_URL = checked('an http or https URL', assertUrl);
 
 function assertUrl(url: string): void {
   if (!/^https?:\/\//i.test(url) || !URL.canParse(url))

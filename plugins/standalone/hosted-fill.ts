@@ -10,7 +10,7 @@ import { pipeline } from 'node:stream/promises';
 import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
 import type { ContentInformationVersion } from '../../lib/protocol/pccrc/index.ts';
 import type { HostedCacheService, Progress } from '../hosted-cache/index.ts';
-import type { AdminRoutes } from './admin.ts';
+import type { AdminRoute, AdminRoutes } from './admin.ts';
 import type { ListenAddress } from './units.ts';
 
 /** Fillings under way at a time. Policy. */
@@ -66,12 +66,19 @@ export function createFillRoutes(cache: HostedCacheService, token: string): Admi
       return undefined;
     };
   return {
-    '/import': fill((request, onProgress, signal) => cache.import(request, { onProgress, signal })),
-    '/preload': fill(async (request, onProgress, signal) => {
-      const { url, version } = await readPreload(request);
-      return cache.preload(url, { version, onProgress, signal });
-    }),
+    '/import': route(fill((request, onProgress, signal) => cache.import(request, { onProgress, signal }))),
+    '/preload': route(
+      fill(async (request, onProgress, signal) => {
+        const { url, version } = await readPreload(request);
+        return cache.preload(url, { version, onProgress, signal });
+      }),
+    ),
   };
+}
+
+/** The token of the state directory is wanted whether or not there is another. */
+function route(handle: AdminRoute['handle']): AdminRoute {
+  return { method: 'POST', access: 'own', handle };
 }
 
 async function readPreload(

@@ -1,4 +1,6 @@
 /** Composition of a hosted cache: store, offers, retrieval, what an administrator puts in, and a branch proxy on the same blocks if wanted. */
+import { Server as TlsServer } from 'node:https';
+import type { TlsOptions } from 'node:tls';
 import { hashProvider, type HashProvider } from '../../lib/crypto/index.ts';
 import { Kit } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
@@ -17,14 +19,19 @@ import {
 } from '../http-proxy/index.ts';
 import { createMetrics } from '../metrics/index.ts';
 import type { Member } from './crew/member.ts';
+import { AdminListener } from './admin.ts';
 import { createFillRoutes } from './hosted-fill.ts';
+import { liveOf, type Shown } from './roles.ts';
+import { version } from './version.ts';
 import { type ListenerPlan, type Service, startService } from './service.ts';
 import { memoryStore, openStores, type StoreOptions } from './stores.ts';
 import type { ListenAddress } from './units.ts';
 
-export interface HostedOptions {
+export interface HostedOptions extends Shown {
   readonly listen: ListenAddress;
   readonly admin: ListenAddress | undefined;
+  /** What `/metrics`, `/events` and `/savings` want as a bearer token. @default nothing */
+  readonly adminToken?: string | undefined;
   /** @default in memory */
   readonly store?: StoreOptions | undefined;
   /** Told in a line what an administrator should know. */
@@ -71,19 +78,17 @@ export function createHostedCache(
   store: BlockStore,
   limits: StoreOptions,
   observer: Observer,
-  member?: Member,
+  {
+    member,
+    admission = createAdmission(options.allowClients),
+  }: { member?: Member | undefined; admission?: Admission } = {},
 ): HostedCacheService {
   const { offers } = options;
-  const allowed = networkSet(options.allowClients ?? PRIVATE_NETWORKS);
   const quota = limits.kind === 'redis' ? UNKNOWN_LIMIT_QUOTA_BYTES : limits.maxBytes / 2;
   return new HostedCacheService({
     store,
-    isAllowed: (address) => allowed.has(address) || (options.allowClients === undefined && isNeighbour(address)),
-    tls: offers && {
-      ...offers.identity,
-      ...(offers.legacyTls === true ? { minVersion: 'TLSv1' as const, ciphers: LEGACY_CIPHERS } : {}),
-      ...(offers.clientCa === undefined ? {} : { ca: offers.clientCa, requestCert: true, rejectUnauthorized: true }),
-    },
+    isAllowed: admission.has,
+    tls: offers && { ...tlsOptions(offers), ...offers.identity },
     authenticate: offers?.authenticate,
     leader: member,
     allowLocalOffers: options.allowLocalOffers,
@@ -95,13 +100,46 @@ export function createHostedCache(
   });
 }
 
+/** What the listener for version 1 offers speaks, apart from its certificate. */
+function tlsOptions(offers: HostedOptions['offers']): TlsOptions {
+  return {
+    ...(offers?.legacyTls === true ? { minVersion: 'TLSv1' as const, ciphers: LEGACY_CIPHERS } : {}),
+    ...(offers?.clientCa === undefined ? {} : { ca: offers.clientCa, requestCert: true, rejectUnauthorized: true }),
+  };
+}
+
+/** Who may connect; can be changed. */
+interface Admission {
+  readonly has: (address: string) => boolean;
+  /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION`; then nothing has changed */
+  readonly allow: (networks: readonly string[] | undefined) => void;
+}
+
+function createAdmission(networks: readonly string[] | undefined): Admission {
+  let allowed = networkSet(networks ?? PRIVATE_NETWORKS);
+  let isDefault = networks === undefined;
+  return {
+    has: (address) => allowed.has(address) || (isDefault && isNeighbour(address)),
+    allow(others) {
+      allowed = networkSet(others ?? PRIVATE_NETWORKS);
+      isDefault = others === undefined;
+    },
+  };
+}
+
 /** @param member where this process is one of several */
 export async function startHosted(options: HostedOptions, member?: Member): Promise<HostedService> {
-  const metrics = createMetrics();
+  const metrics = createMetrics({ site: options.site, role: 'hosted', version: version() });
   const { observer } = metrics;
   const { offers, proxy, token, store = memoryStore('hosted'), warn = () => {} } = options;
-  const stores = await openStores(store, { role: 'hosted', observer, warn, isGuest: member !== undefined });
-  const cache = createHostedCache(options, stores.blocks, store, observer, member);
+  const admin = options.admin && (await AdminListener.open({ address: options.admin, token: options.adminToken }));
+  const context = { role: 'hosted', observer, warn, isGuest: member !== undefined } as const;
+  const stores = await openStores(store, context).catch(async (error: unknown) => {
+    await admin?.close(0);
+    throw error;
+  });
+  const admission = createAdmission(options.allowClients);
+  const cache = createHostedCache(options, stores.blocks, store, observer, { member, admission });
   const peerdist = await PeerDist.open({
     components: {
       hashProvider: hashProvider(options.hashProvider ?? 'native'),
@@ -112,14 +150,21 @@ export async function startHosted(options: HostedOptions, member?: Member): Prom
     },
   });
   const kit = new Kit({ plugins: [createBlockCache({ peerdist, observer })], observer });
-  const host = new HttpProxyHost({ proxy: createProxyServer(), kit, observer, allowClients: options.allowClients });
+  const host = new HttpProxyHost({
+    proxy: createProxyServer(),
+    kit,
+    observer,
+    watch: options.exchanges?.watch,
+    allowClients: options.allowClients,
+  });
   const others: ListenerPlan[] = [];
   if (offers !== undefined && cache.tlsServer !== undefined)
     others.push({ role: 'version 1 offers', server: cache.tlsServer, listen: offers.listen });
   if (proxy !== undefined) others.push({ role: 'clients', server: host.createServer(), listen: proxy });
   const service = await startService({
     listeners: [{ role: 'hosted cache', server: cache.server, listen: options.listen }, ...others],
-    admin: options.admin,
+    admin,
+    display: { ...options, role: 'hosted', live: async () => ({ ...liveOf(options), neighbours: [] }) },
     // The token travels in the clear: not off this machine.
     adminRoutes:
       token === undefined || options.admin === undefined || !isLoopback(options.admin.host)
@@ -129,6 +174,12 @@ export async function startHosted(options: HostedOptions, member?: Member): Prom
     trouble: stores.trouble,
     onServer: (server) => host.shelter(server),
     start: () => kit.start(),
+    adjust: ({ allowClients, tls }) => {
+      admission.allow(allowClients);
+      host.allowClients(allowClients);
+      if (tls !== undefined && cache.tlsServer instanceof TlsServer)
+        cache.tlsServer.setSecureContext({ ...tlsOptions(offers), ...tls });
+    },
     stop: async () => {
       cache.close();
       await kit.stop();

@@ -7,14 +7,16 @@ import type { OfferMessage } from '../../lib/protocol/pchc/index.ts';
 import { findDamage } from '../../lib/stores/index.ts';
 import type { HostedCacheService } from '../hosted-cache/index.ts';
 import { createMetrics } from '../metrics/index.ts';
-import type { AdminRoutes } from './admin.ts';
+import { AdminListener, type AdminRoutes } from './admin.ts';
 import type { Handlers } from './crew/channel.ts';
 import { seekFor } from './crew/finder.ts';
 import { Crew } from './crew/leader.ts';
 import { createHostedCache, type HostedOptions, type HostedService } from './hosted-role.ts';
 import { createFillRoutes } from './hosted-fill.ts';
 import { discover, type NeighbourhoodOptions, portAt } from './neighbourhood.ts';
+import type { Shown } from './roles.ts';
 import { type ListenerRole, type Service, startService } from './service.ts';
+import { version } from './version.ts';
 import { openStores, type RoleName, type RoleStores, storeDirectories, type StoreOptions } from './stores.ts';
 import { isLoopback } from '../http-proxy/index.ts';
 import type { ListenAddress } from './units.ts';
@@ -23,6 +25,8 @@ export interface CrewPlan {
   readonly role: RoleName;
   readonly workers: number;
   readonly admin: ListenAddress | undefined;
+  readonly adminToken?: string | undefined;
+  readonly shown: Shown;
   readonly store: StoreOptions;
   /** What workers are given in place of making their own. */
   readonly secrets: readonly [ServerSecret, ...ServerSecret[]];
@@ -88,18 +92,20 @@ export async function leadHosted(plan: CrewPlan, options: HostedOptions): Promis
 }
 
 async function lead(plan: CrewPlan, takeOn: (means: Means) => Promise<Duties>): Promise<Service> {
-  const { role, store, secrets, admin, warn, workers } = plan;
-  const metrics = createMetrics();
-  const stores = await openStores(store, { role, observer: metrics.observer, warn });
+  const { role, store, secrets, warn, workers, shown } = plan;
+  const metrics = createMetrics({ site: shown.site, role, version: version() });
+  const admin = plan.admin && (await AdminListener.open({ address: plan.admin, token: plan.adminToken }));
+  let stores: RoleStores | undefined;
   let crew: Crew | undefined;
   try {
-    if (store.kind === 'memory' || stores.isFallback === true)
+    const opened = (stores = await openStores(store, { role, observer: metrics.observer, warn }));
+    if (store.kind === 'memory' || opened.isFallback === true)
       throw new PeerDistError(
         'ERR_PEERDIST_INVALID_OPTION',
         'several workers need a store they can share: --store disk or redis://…',
       );
     const addressOf: Means['addressOf'] = (wanted) => crew?.listeners.find((each) => each.role === wanted)?.address;
-    const duties = await takeOn({ stores, observer: metrics.observer, addressOf });
+    const duties = await takeOn({ stores: opened, observer: metrics.observer, addressOf });
     const led = (crew = new Crew({
       workers,
       welcome: { secrets: secrets.map((secret) => secret.reveal()) },
@@ -112,21 +118,31 @@ async function lead(plan: CrewPlan, takeOn: (means: Means) => Promise<Duties>): 
       listeners: [],
       admin,
       adminRoutes: duties.adminRoutes,
-      metrics: { ...metrics, exposition: () => led.exposition() },
-      trouble: () => stores.trouble(),
+      display: { ...shown, role, live: () => led.live() },
+      metrics: { ...metrics, exposition: () => led.exposition(), report: () => led.report() },
+      trouble: () => opened.trouble(),
       start: () => led.start(),
       stop: async (graceMs) => {
         await led.stop(graceMs);
         duties.close();
-        await stores.close();
+        await opened.close();
       },
     });
     const [first, ...others] = led.listeners;
     const listeners = [...(first === undefined ? [] : [first]), ...service.listeners, ...others];
-    return { ...service, listeners, address: addressOf('clients') ?? service.address, failed: led.failed };
+    return {
+      ...service,
+      listeners,
+      address: addressOf('clients') ?? service.address,
+      failed: led.failed,
+      reload: () => led.reload(),
+    };
   } catch (error) {
     // Where the crew has started, whoever started it has ended it.
-    if (crew === undefined) await stores.close();
+    if (crew === undefined) {
+      await stores?.close();
+      await admin?.close(0);
+    }
     throw error;
   }
 }

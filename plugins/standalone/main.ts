@@ -1,6 +1,12 @@
 #!/usr/bin/env node
+import cluster from 'node:cluster';
+import { pino } from 'pino';
 import { runCommand } from './cli.ts';
 import { grantHeapSlack } from './heap.ts';
+import type { LogSink } from './terminal.ts';
+
+/** Bytes of one write: what a pipe takes as a whole, so that lines of several processes do not mix (POSIX PIPE_BUF). */
+const WHOLE_WRITE_BYTES = 4096;
 
 grantHeapSlack();
 const stopRequested = new Promise<void>((resolve) => {
@@ -11,5 +17,25 @@ const stopRequested = new Promise<void>((resolve) => {
 process.exitCode = await runCommand(process.argv.slice(2), {
   print: (line) => console.log(line),
   warn: (line) => console.error(line),
+  openLog,
   stopRequested,
+  onReload: (reload) => void process.on('SIGHUP', reload),
 });
+
+function openLog(): LogSink {
+  const maxWrite = cluster.isWorker ? WHOLE_WRITE_BYTES : undefined;
+  const stream = pino.destination({ dest: 1, sync: false, ...(maxWrite === undefined ? {} : { maxWrite }) });
+  // Whoever reads the log may go away; the service does not.
+  stream.on('error', () => {});
+  return {
+    stream,
+    isTerminal: process.stdout.isTTY,
+    flush: () => {
+      try {
+        stream.flushSync();
+      } catch {
+        // Nobody is there to read it.
+      }
+    },
+  };
+}

@@ -5,7 +5,7 @@ import type { CipherName } from '../../lib/crypto/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { PeerDistComponents } from '../../lib/peerdist/index.ts';
-import type { PeerAddress } from '../../lib/protocol/pccrd/index.ts';
+import { formatPeerAddress, type PeerAddress } from '../../lib/protocol/pccrd/index.ts';
 import {
   createLanHttpServer,
   Discovery,
@@ -16,10 +16,12 @@ import {
   Offers,
   openHoldings,
   PeerSource,
+  type PeerStanding,
   RetrievalServer,
   SegmentLists,
 } from '../../lib/services/index.ts';
 import type { BlockStore } from '../../lib/stores/index.ts';
+import type { Neighbour } from '../dashboard/index.ts';
 import { networkSet, plainAddress } from '../http-proxy/index.ts';
 import type { ListenAddress } from './units.ts';
 
@@ -48,6 +50,8 @@ export interface Neighbourhood {
   readonly onOriginBlock: PeerDistComponents['onOriginBlock'];
   /** Not listening yet; undefined when neighbours get nothing. */
   readonly server: Server | undefined;
+  /** Whom blocks are asked of, and how it stands with them. */
+  neighbours(): Neighbour[];
   close(): void;
 }
 
@@ -95,6 +99,7 @@ export async function joinNeighbourhood(
     // Who gives nothing away has nothing to offer.
     onOriginBlock: hosted && server && ((content, block) => hosted.offers.kept(content, block)),
     server,
+    neighbours: () => [...(hosted?.neighbours() ?? []), ...source.neighbours.map((peer) => shown(peer, 'peer'))],
     close() {
       hosted?.close();
       discovery?.close();
@@ -106,6 +111,7 @@ export async function joinNeighbourhood(
 interface HostedCaches {
   readonly source: PeerSource;
   readonly offers: Offers;
+  neighbours(): Neighbour[];
   close(): void;
 }
 
@@ -120,12 +126,23 @@ function joinHostedCaches(
   return {
     source,
     offers,
+    neighbours() {
+      const asked = source.neighbours;
+      const names = new Set(asked.map(({ address }) => formatPeerAddress(address)));
+      const others = caches.filter((cache) => !names.has(formatPeerAddress(cache)));
+      const unasked = others.map((address) => ({ address, state: 'new', serviceMs: undefined }) as const);
+      return [...asked, ...unasked].map((cache) => shown(cache, 'hosted_cache'));
+    },
     close() {
       offers.close();
       source.close();
       lists.close();
     },
   };
+}
+
+function shown({ address, state, serviceMs }: PeerStanding, kind: Neighbour['kind']): Neighbour {
+  return { name: formatPeerAddress(address), kind, state, blockMs: serviceMs };
 }
 
 /** Goes on the LAN: looks for peers, and answers those that look for what is in the store. Only who asked for certain interfaces has to hear of it as an error. */

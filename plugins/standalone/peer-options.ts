@@ -2,8 +2,8 @@
 import type { Command } from 'commander';
 import type { PeerAddress } from '../../lib/protocol/pccrd/index.ts';
 import type { NeighbourhoodOptions } from './neighbourhood.ts';
-import { collect, valued } from './option-parts.ts';
-import { parseNumber, parsePeer } from './units.ts';
+import { checked, flag, list, numberFrom, setting, TEXT } from './settings.ts';
+import { parsePeer } from './units.ts';
 
 export interface DiscoveryValues {
   readonly discoveryInterface?: string[];
@@ -18,30 +18,31 @@ export interface PeerValues extends DiscoveryValues {
 }
 
 export function addPeerOptions(command: Command): Command {
+  const peer = checked('a peer like 10.0.0.7 or 10.0.0.7:8008', parsePeer);
   command
-    .option('--peer <host:port>', 'a peer to ask about everything; port 80 unless given (repeatable)', collect)
-    .option(
-      '--hosted-cache <host:port>',
-      'a hosted cache to ask first; port 80 unless given (repeatable: in that order)',
-      collect,
+    .addOption(list('--peer <host:port>', 'a peer to ask about everything; port 80 unless given (repeatable)', peer))
+    .addOption(
+      list(
+        '--hosted-cache <host:port>',
+        'a hosted cache to ask first; port 80 unless given (repeatable: in that order)',
+        peer,
+      ),
     )
-    .option('--discovery', 'look for peers on the LAN although there is a hosted cache')
-    .option('--no-discovery', 'neither look for peers on the LAN nor be found by them');
+    .addOption(flag('--discovery', 'look for peers on the LAN although there is a hosted cache'))
+    .addOption(flag('--no-discovery', 'neither look for peers on the LAN nor be found by them'));
   return addDiscoveryOptions(command);
 }
 
 export function addDiscoveryOptions(command: Command): Command {
   return command
-    .option(
-      '--discovery-interface <name>',
-      'network interface to look on (repeatable; default all but loopback)',
-      collect,
+    .addOption(
+      list('--discovery-interface <name>', 'network interface to look on (repeatable; default all but loopback)', TEXT),
     )
     .addOption(
-      valued(
+      setting(
         '--discovery-port <number>',
         'UDP port of discovery; Windows and iPXE know only this one',
-        parseNumber('--discovery-port', 1, 65_535),
+        numberFrom('--discovery-port', 1, 65_535),
         '3702',
       ),
     );

@@ -1,4 +1,5 @@
 /** Composition of the two proxy roles out of the plug-ins. */
+import { Server as TlsServer } from 'node:https';
 import { hashProvider, type HashProvider } from '../../lib/crypto/index.ts';
 import { Kit } from '../../lib/kit/index.ts';
 import { PeerDist } from '../../lib/peerdist/index.ts';
@@ -8,16 +9,35 @@ import { createBlockCache } from '../block-cache/index.ts';
 import { createContentServer } from '../content-server/index.ts';
 import { createProxyServer, HttpProxyHost, type HttpProxyHostOptions, type TlsIdentity } from '../http-proxy/index.ts';
 import { createMetrics, type Metrics } from '../metrics/index.ts';
+import type { Observer } from '../../lib/observer.ts';
+import type { Live } from '../dashboard/index.ts';
+import { AdminListener } from './admin.ts';
+import type { Exchanges } from './exchanges.ts';
+import { version } from './version.ts';
 import type { Member } from './crew/member.ts';
 import { joinNeighbourhood, type NeighbourhoodOptions } from './neighbourhood.ts';
-import { type ListenerPlan, type Service, startService } from './service.ts';
+import { type Display, type ListenerPlan, type Service, startService } from './service.ts';
 import { memoryStore, openStores, type RoleStores, type StoreOptions } from './stores.ts';
 import type { ListenAddress } from './units.ts';
 
+/** What a role shows of itself. */
+export interface Shown {
+  /** Name of the place, on every metric and in reports. */
+  readonly site?: string | undefined;
+  /** Those under way, and their log. */
+  readonly exchanges?: Exchanges | undefined;
+  /** Whether the dashboard names contents. @default false */
+  readonly showsNames?: boolean | undefined;
+  /** Keeps the savings of the past. */
+  readonly keeper?: Display['keeper'];
+}
+
 /** What both roles take. */
-export interface RoleOptions extends Omit<HttpProxyHostOptions, 'proxy' | 'kit' | 'observer'> {
+export interface RoleOptions extends Omit<HttpProxyHostOptions, 'proxy' | 'kit' | 'observer' | 'watch'>, Shown {
   readonly listen: ListenAddress;
   readonly admin: ListenAddress | undefined;
+  /** What `/metrics`, `/events` and `/savings` want as a bearer token. @default nothing */
+  readonly adminToken?: string | undefined;
   readonly tls?: TlsIdentity | undefined;
   /** @default in memory */
   readonly store?: StoreOptions | undefined;
@@ -49,9 +69,8 @@ export const PUBLISHER = 'peerdist reverse';
 
 /** Head office: an origin's content as content information. @param member where this process is one of several */
 export async function startReverse(options: ReverseOptions, member?: Member): Promise<Service> {
-  const metrics = createMetrics();
+  const { metrics, admin, stores } = await open('reverse', options, member);
   const { observer } = metrics;
-  const stores = await openRoleStores('reverse', options, metrics, member);
   const threads = options.hashThreads ?? 2;
   const pool = threads === 0 ? undefined : new HashingPool(threads);
   const peerdist = await PeerDist.open({
@@ -75,19 +94,21 @@ export async function startReverse(options: ReverseOptions, member?: Member): Pr
     observer,
   });
   const kit = new Kit({ plugins: [contentServer], observer });
-  const host = new HttpProxyHost({ ...options, proxy: createProxyServer(), kit, observer });
-  return startProxy({ ...options, host, kit, peerdist, metrics, stores, onStop: () => pool?.close() });
+  const host = new HttpProxyHost(hostOptions(options, kit, observer));
+  const live = async (): Promise<Live> => ({ ...liveOf(options), neighbours: [] });
+  const display = { ...options, role: 'reverse', live };
+  return startProxy({ ...options, admin, display, host, kit, peerdist, metrics, stores, onStop: () => pool?.close() });
 }
 
 /** Branch: any HTTP client's content out of verified blocks. @param member where this process is one of several */
 export async function startBranch(options: BranchOptions, member?: Member): Promise<Service> {
-  const metrics = createMetrics();
+  const { metrics, admin, stores } = await open('branch', options, member);
   const { observer } = metrics;
-  const stores = await openRoleStores('branch', options, metrics, member);
   const { neighbourhood } = options;
   const surroundings = { store: stores.blocks, finder: member?.finder, observer };
   const neighbours = await (neighbourhood && joinNeighbourhood(neighbourhood, surroundings))?.catch(async (error) => {
     await stores.close();
+    await admin?.close(0);
     throw error;
   });
   const peerdist = await PeerDist.open({
@@ -108,11 +129,37 @@ export async function startBranch(options: BranchOptions, member?: Member): Prom
     observer,
   });
   const kit = new Kit({ plugins: [blockCache], observer });
-  const host = new HttpProxyHost({ ...options, proxy: createProxyServer(), kit, observer });
+  const host = new HttpProxyHost(hostOptions(options, kit, observer));
+  const live = async (): Promise<Live> => ({ ...liveOf(options), neighbours: neighbours?.neighbours() ?? [] });
+  const display = { ...options, role: 'branch', live };
   const peers = neighbours?.server &&
     neighbourhood?.listen && { role: 'peers' as const, server: neighbours.server, listen: neighbourhood.listen };
   const onStop = async (): Promise<void> => neighbours?.close();
-  return startProxy({ ...options, host, kit, peerdist, metrics, stores, peers, onStop });
+  return startProxy({ ...options, admin, display, host, kit, peerdist, metrics, stores, peers, onStop });
+}
+
+/** What every role has before it is put together: the administrator's listener says meanwhile that it is starting. */
+async function open(
+  role: 'reverse' | 'branch',
+  options: RoleOptions,
+  member: Member | undefined,
+): Promise<{ readonly metrics: Metrics; readonly admin: AdminListener | undefined; readonly stores: RoleStores }> {
+  const metrics = createMetrics({ site: options.site, role, version: version() });
+  const admin = options.admin && (await AdminListener.open({ address: options.admin, token: options.adminToken }));
+  try {
+    return { metrics, admin, stores: await openRoleStores(role, options, metrics, member) };
+  } catch (error) {
+    await admin?.close(0);
+    throw error;
+  }
+}
+
+function hostOptions(options: RoleOptions, kit: Kit, observer: Observer): HttpProxyHostOptions {
+  return { ...options, proxy: createProxyServer(), kit, observer, watch: options.exchanges?.watch };
+}
+
+export function liveOf({ exchanges }: Shown): Omit<Live, 'neighbours'> {
+  return exchanges?.live() ?? { downloads: [], downloadCount: 0, contents: [] };
 }
 
 function openRoleStores(
@@ -124,7 +171,9 @@ function openRoleStores(
   return openStores(store, { role, observer, warn, isGuest: member !== undefined });
 }
 
-interface ProxyParts extends Pick<RoleOptions, 'listen' | 'admin' | 'tls'> {
+interface ProxyParts extends Pick<RoleOptions, 'listen' | 'tls'> {
+  readonly admin: AdminListener | undefined;
+  readonly display: Display;
   readonly host: HttpProxyHost;
   readonly kit: Kit;
   readonly peerdist: PeerDist;
@@ -136,15 +185,20 @@ interface ProxyParts extends Pick<RoleOptions, 'listen' | 'admin' | 'tls'> {
 
 /** A proxy host with its listeners; it keeps clients from elsewhere away from all of them. */
 function startProxy(parts: ProxyParts): Promise<Service> {
-  const { host, kit, peerdist, metrics, stores, listen, admin, tls, peers, onStop } = parts;
+  const { host, kit, peerdist, metrics, stores, listen, admin, display, tls, peers, onStop } = parts;
   const clients = { role: 'clients', server: host.createServer(tls), listen } as const;
   return startService({
     listeners: peers === undefined ? [clients] : [clients, peers],
     admin,
+    display,
     metrics,
     trouble: stores.trouble,
     onServer: (server) => host.shelter(server),
     start: () => kit.start(),
+    adjust: ({ allowClients, tls: identity }) => {
+      host.allowClients(allowClients);
+      if (identity !== undefined && clients.server instanceof TlsServer) clients.server.setSecureContext(identity);
+    },
     stop: async () => {
       await kit.stop();
       host.close();

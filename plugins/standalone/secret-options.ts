@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 import { fromHex } from '../../lib/bytes/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
 import { ServerSecret } from '../../lib/protocol/pccrc/index.ts';
+import { setting, TEXT } from './settings.ts';
 
 export interface SecretOptions {
   readonly secret?: string;
@@ -15,15 +16,26 @@ export interface SecretOptions {
 
 export function addSecretOptions(command: Command): Command {
   return command
-    .option('--secret <text>', 'server secret, UTF-8 (shows in the process list; better --secret-file)')
-    .option('--secret-utf16 <text>', 'server secret as `netsh branchcache set key` makes it of a pass phrase')
-    .option('--secret-hex <hex>', 'server secret, hexadecimal')
-    .option('--secret-file <file>', 'server secret, the raw bytes of a file');
+    .addOption(
+      setting('--secret <text>', 'server secret, UTF-8 (shows in the process list; better --secret-file)', TEXT),
+    )
+    .addOption(
+      setting('--secret-utf16 <text>', 'server secret as `netsh branchcache set key` makes it of a pass phrase', TEXT),
+    )
+    .addOption(setting('--secret-hex <hex>', 'server secret, hexadecimal', TEXT))
+    .addOption(setting('--secret-file <file>', 'server secret, the raw bytes of a file', TEXT));
 }
 
+/** Where an option's value comes from, as Commander says: `cli`, `env`, `config`. */
+export type SourceOf = (attribute: string) => string | undefined;
+
+/** Options that go before others, the strongest first. */
+const SOURCES = ['cli', 'env', 'config'] as const;
+
 /**
- * Reads the secret from the options or from `PEERDIST_SECRET`.
+ * Reads the secret: that of the command line, else of the environment, else of a configuration file.
  *
+ * @param sourceOf where a value comes from; without it all are from the command line
  * @param warn told what the administrator should know
  * @returns undefined when none was given
  * @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION`
@@ -31,24 +43,31 @@ export function addSecretOptions(command: Command): Command {
 export function readSecret(
   options: SecretOptions,
   warn: (line: string) => void,
-  environment: NodeJS.ProcessEnv = process.env,
+  sourceOf: SourceOf = () => 'cli',
 ): ServerSecret | undefined {
-  const { secret, secretUtf16, secretHex, secretFile } = options;
-  if ([secret, secretUtf16, secretHex, secretFile].filter((value) => value !== undefined).length > 1) {
-    throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', 'give one secret, not several');
-  }
-  if (secret !== undefined || secretUtf16 !== undefined || secretHex !== undefined) {
+  const given = (['secret', 'secretUtf16', 'secretHex', 'secretFile'] as const).filter(
+    (name) => options[name] !== undefined,
+  );
+  const strongest = SOURCES.find((source) => given.some((name) => sourceOf(name) === source));
+  const [name, ...others] = given.filter((each) => sourceOf(each) === strongest);
+  if (name === undefined) return undefined;
+  if (others.length > 0) throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', 'give one secret, not several');
+  if (strongest === 'cli' && name !== 'secretFile') {
     warn('warning: a secret on the command line shows in the process list; --secret-file or PEERDIST_SECRET do not');
   }
-  if (secret !== undefined) return nonEmpty(() => ServerSecret.fromText(secret));
-  if (secretUtf16 !== undefined) return nonEmpty(() => ServerSecret.fromUtf16(secretUtf16));
-  if (secretHex !== undefined) return nonEmpty(() => new ServerSecret(fromHex(secretHex)));
-  if (secretFile !== undefined) {
-    const bytes = readSecretFile(secretFile);
-    return nonEmpty(() => new ServerSecret(bytes));
+  const text = options[name] as string;
+  switch (name) {
+    case 'secret':
+      return nonEmpty(() => ServerSecret.fromText(text));
+    case 'secretUtf16':
+      return nonEmpty(() => ServerSecret.fromUtf16(text));
+    case 'secretHex':
+      return nonEmpty(() => new ServerSecret(fromHex(text)));
+    case 'secretFile': {
+      const bytes = readSecretFile(text);
+      return nonEmpty(() => new ServerSecret(bytes));
+    }
   }
-  const fromEnvironment = environment['PEERDIST_SECRET'];
-  return fromEnvironment === undefined || fromEnvironment === '' ? undefined : ServerSecret.fromText(fromEnvironment);
 }
 
 /** 32 random bytes. */

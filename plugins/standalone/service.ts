@@ -1,12 +1,13 @@
-/** Starts a role's listeners, says where they are, and stops them gracefully. */
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
+/** A role that runs: its listeners, what an administrator sees of it, and how it ends. */
+import type { Server } from 'node:http';
 import { Server as TlsServer } from 'node:tls';
-import { PeerDistError } from '../../lib/errors.ts';
+import { Dashboard, type Live } from '../dashboard/index.ts';
+import type { TlsIdentity } from '../http-proxy/index.ts';
 import type { Metrics } from '../metrics/index.ts';
-import { type AdminRoutes, createAdminServer, type Readiness } from './admin.ts';
-import { formatListen, type ListenAddress } from './units.ts';
+import { type AdminListener, type AdminRoutes, answer, type Readiness } from './admin.ts';
+import { closeServer, Connections, type Listener, listenOn } from './listeners.ts';
+import type { ListenAddress } from './units.ts';
+import { version } from './version.ts';
 
 /** What a listener is for, as it is printed. */
 export type ListenerRole = 'clients' | 'peers' | 'hosted cache' | 'version 1 offers' | 'admin';
@@ -17,12 +18,24 @@ export interface ListenerPlan {
   readonly listen: ListenAddress;
 }
 
+/** What is shown of a service to its administrator. */
+export interface Display {
+  readonly role: string;
+  readonly site?: string | undefined;
+  /** Whether contents and downloads are shown by name. @default false */
+  readonly showsNames?: boolean | undefined;
+  /** Keeps the savings of the past across restarts. */
+  readonly keeper?: { readonly read: () => string; readonly write: (text: string) => void } | undefined;
+  readonly live: () => Promise<Live>;
+}
+
 export interface ServiceParts {
   /** Opened in this order; the first one is the service's own. None where other processes have them. */
   readonly listeners: readonly ListenerPlan[];
-  /** Undefined for none. */
-  readonly admin: ListenAddress | undefined;
+  /** Open already; closed with the service, also when it could not start. Undefined for none. */
+  readonly admin: AdminListener | undefined;
   readonly adminRoutes?: AdminRoutes | undefined;
+  readonly display: Display;
   readonly metrics: Metrics;
   /** What does not work although the service does, in words. */
   readonly trouble?: (() => string | undefined) | undefined;
@@ -32,6 +45,7 @@ export interface ServiceParts {
   readonly start?: (() => Promise<void>) | undefined;
   /** Called last when the service stops, also when it could not start. */
   readonly stop: (graceMs: number) => Promise<void>;
+  readonly adjust?: Service['adjust'];
 }
 
 export interface OpenListener {
@@ -41,15 +55,29 @@ export interface OpenListener {
   readonly address: ListenAddress;
 }
 
+/** What can be changed while a service runs; what is undefined stays as it is by default. */
+export interface Adjustment {
+  /** Networks that may connect. */
+  readonly allowClients?: readonly string[] | undefined;
+  /** Certificate and key of the listener that has one. */
+  readonly tls?: TlsIdentity | undefined;
+}
+
 /** A role that runs. */
 export interface Service {
   readonly listeners: readonly OpenListener[];
   /** Where clients connect to. */
   readonly address: ListenAddress;
   readonly metrics: Metrics;
+  /** What is going on right now. */
+  readonly live: () => Promise<Live>;
   /** Resolves with the reason when the service cannot go on; undefined where it always can. */
   readonly failed?: Promise<string> | undefined;
   addressOf(role: ListenerRole): ListenAddress | undefined;
+  /** Changes what can be changed while it runs. */
+  readonly adjust?: ((adjustment: Adjustment) => void) | undefined;
+  /** Has other processes read their configuration anew, where there are such. */
+  readonly reload?: (() => void) | undefined;
   /** Lets running exchanges end for up to `graceMs`, then cuts them. Never rejects. */
   stop(graceMs?: number): Promise<void>;
 }
@@ -57,13 +85,14 @@ export interface Service {
 /** Address of a service whose listeners are all in other processes. */
 const NOWHERE: ListenAddress = { host: '', port: 0 };
 /** Milliseconds running exchanges get at shutdown. Policy, not protocol. */
-const GRACE_MS = 10_000;
+export const GRACE_MS = 10_000;
 
 /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` when an address cannot be listened on */
 export async function startService({
   listeners,
   admin,
-  adminRoutes,
+  adminRoutes = {},
+  display,
   metrics,
   trouble = () => undefined,
   onServer,
@@ -71,34 +100,39 @@ export async function startService({
   ...parts
 }: ServiceParts): Promise<Service> {
   const running: Listener[] = [];
+  let dashboard: Dashboard | undefined;
   let isDraining = false;
   const stop = async (graceMs = GRACE_MS): Promise<void> => {
     isDraining = true;
-    const close = (listener: Listener): Promise<void> => closeServer(listener, graceMs);
-    // Whoever watches hears to the end that it is ending.
-    await Promise.all(running.filter(({ isAdmin }) => !isAdmin).map(close));
+    await Promise.all(running.map((listener) => closeServer(listener, graceMs)));
     await parts.stop(graceMs);
-    await Promise.all(running.filter(({ isAdmin }) => isAdmin).map(close));
+    // Whoever watches hears to the end that it is ending.
+    await dashboard?.stop();
+    await admin?.close(graceMs);
   };
-  const plans = [...listeners];
-  if (admin !== undefined) {
-    const readiness = (): Readiness => ({ isReady: !isDraining, trouble: trouble() });
-    plans.splice(1, 0, { role: 'admin', server: createAdminServer(metrics, readiness, adminRoutes), listen: admin });
-  }
   try {
+    if (admin !== undefined) onServer?.(admin.server);
     await start?.();
     const open: OpenListener[] = [];
-    for (const { role, server, listen } of plans) {
-      running.push({ server, connections: new Connections(server), isAdmin: role === 'admin' });
+    for (const { role, server, listen } of listeners) {
+      running.push({ server, connections: new Connections(server) });
       onServer?.(server);
       const address = await listenOn(server, listen);
       open.push({ role, scheme: server instanceof TlsServer ? 'https' : 'http', address });
     }
+    if (admin !== undefined) {
+      const readiness = (): Readiness => ({ isReady: !isDraining, trouble: trouble() });
+      dashboard = createDashboard(display, metrics, readiness);
+      admin.show({ readiness, routes: { ...adminRoutes, ...routesOf(metrics, dashboard) } });
+      open.splice(1, 0, { role: 'admin', scheme: 'http', address: admin.address });
+    }
     const addressOf: Service['addressOf'] = (role) => open.find((listener) => listener.role === role)?.address;
     return {
       listeners: open,
-      address: open[0]?.address ?? NOWHERE,
+      address: addressOf(listeners[0]?.role ?? 'clients') ?? NOWHERE,
       metrics,
+      live: display.live,
+      adjust: parts.adjust,
       addressOf,
       stop,
     };
@@ -108,91 +142,37 @@ export async function startService({
   }
 }
 
-function listenOn(server: Server, address: ListenAddress): Promise<ListenAddress> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      // Everywhere is everywhere, also where IPv6 is switched off.
-      if (address.host === '::' && (error.code === 'EAFNOSUPPORT' || error.code === 'EADDRNOTAVAIL'))
-        return resolve(listenOn(server, { ...address, host: '0.0.0.0' }));
-      return reject(
-        new PeerDistError(
-          'ERR_PEERDIST_INVALID_OPTION',
-          `cannot listen on ${formatListen(address)}: ${reason(error)}`,
-          { cause: error },
+function createDashboard(
+  { role, site, showsNames = false, keeper, live }: Display,
+  metrics: Metrics,
+  readiness: () => Readiness,
+): Dashboard {
+  return new Dashboard({
+    role,
+    site,
+    version: version(),
+    showsNames,
+    samples: metrics.report,
+    live,
+    readiness,
+    keeper,
+  });
+}
+
+function routesOf(metrics: Metrics, { pages, data }: Dashboard): AdminRoutes {
+  const read = (access: 'open' | 'private', routes: Dashboard['pages']): AdminRoutes =>
+    Object.fromEntries(Object.entries(routes).map(([path, handle]) => [path, { method: 'GET', access, handle }]));
+  return {
+    '/metrics': {
+      method: 'GET',
+      access: 'private',
+      handle: (_request, response) =>
+        void metrics.exposition().then(
+          ({ contentType, text }) => answer(response, 200, text, { 'content-type': contentType }),
+          () => answer(response, 500, 'metrics failed\n'),
         ),
-      );
-    });
-    server.listen(address.port, address.host, () => {
-      const { address: host, port } = server.address() as AddressInfo;
-      resolve({ host, port });
-    });
-  });
-}
-
-function reason({ code, message }: NodeJS.ErrnoException): string {
-  if (code === 'EADDRINUSE') return 'the port is in use';
-  if (code === 'EACCES')
-    return 'no permission for this port: below 1024 it takes root or sysctl net.ipv4.ip_unprivileged_port_start=80; or --listen on another';
-  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return 'this machine has no such address';
-  return code ?? message;
-}
-
-/** Connections of a server and how many exchanges each has under way: Node's own idea of idle leaves out those that never sent a request. */
-class Connections {
-  readonly #busy = new Map<Duplex, number>();
-  #closing = false;
-
-  constructor(server: Server) {
-    server.on(server instanceof TlsServer ? 'secureConnection' : 'connection', (socket: Socket) => {
-      this.#busy.set(socket, 0);
-      socket.once('close', () => this.#busy.delete(socket));
-    });
-    server.on('request', ({ socket }: IncomingMessage, response: ServerResponse) => {
-      this.#add(socket, 1);
-      response.on('close', () => this.#add(socket, -1));
-    });
-    for (const event of ['upgrade', 'connect'] as const) {
-      server.on(event, (_message: IncomingMessage, socket: Duplex) => {
-        // A tunnel is busy until it is cut. Where nobody makes tunnels, nobody else looks after the socket that Node lets go.
-        if (server.listenerCount(event) > 1) this.#add(socket, 1);
-        else socket.on('error', () => {}).destroy();
-      });
-    }
-  }
-
-  /** Closes each connection as soon as it has nothing under way. */
-  closeWhenIdle(): void {
-    this.#closing = true;
-    for (const [socket, exchanges] of this.#busy) if (exchanges === 0) socket.destroy();
-  }
-
-  /** Tunnels too, of which Node knows nothing any more. */
-  destroyAll(): void {
-    for (const socket of this.#busy.keys()) socket.destroy();
-  }
-
-  #add(socket: Duplex, exchanges: number): void {
-    const now = (this.#busy.get(socket) ?? 0) + exchanges;
-    if (!socket.destroyed) this.#busy.set(socket, now);
-    if (this.#closing && now === 0) (socket as Socket).destroySoon();
-  }
-}
-
-function closeServer({ server, connections }: Listener, graceMs: number): Promise<void> {
-  return new Promise((resolve) => {
-    if (!server.listening) return resolve();
-    const timer = setTimeout(() => connections.destroyAll(), graceMs);
-    server.close(() => {
-      clearTimeout(timer);
-      resolve();
-    });
-    connections.closeWhenIdle();
-    return undefined;
-  });
-}
-
-interface Listener {
-  readonly server: Server;
-  readonly connections: Connections;
-  readonly isAdmin: boolean;
+    },
+    ...read('open', pages),
+    ...read('private', data),
+  };
 }

@@ -1,11 +1,10 @@
 /** Where a role keeps what it knows: the options that all roles have. */
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { PeerDistError } from '../../lib/errors.ts';
 import type { ServerSecret } from '../../lib/protocol/pccrc/index.ts';
-import { valued } from './option-parts.ts';
+import { type Kind, numberFrom, type Setting, setting, SIZE, TEXT } from './settings.ts';
 import { defaultStateDirectory } from './state-directory.ts';
 import type { RoleName, StoreOptions } from './stores.ts';
-import { parseNumber, parseSize } from './units.ts';
 
 export interface StoreValues {
   readonly store: 'memory' | 'disk' | { readonly url: string };
@@ -29,25 +28,30 @@ export function addStoreOptions(command: Command, role: RoleName): Command {
   };
   return command
     .addOption(
-      new Option('--store <where>', 'what keeps content: memory, disk, or redis://host:port for several machines')
-        .argParser(parseStore)
-        .default('disk'),
+      setting(
+        '--store <where>',
+        'what keeps content: memory, disk, or redis://host:port for several machines',
+        STORE,
+        'disk',
+      ),
     )
-    .option(
-      '--max-cache <size>',
-      `limit of the store; Redis has its own (default ${size('disk')} on disk, ${size('memory')} in memory)`,
-      parseSize,
+    .addOption(
+      setting(
+        '--max-cache <size>',
+        `limit of the store; Redis has its own (default ${size('disk')} on disk, ${size('memory')} in memory)`,
+        SIZE,
+      ),
     )
-    .addOption(valued('--memory <size>', 'memory before a store on disk or in Redis', parseSize, '256MiB'))
+    .addOption(setting('--memory <size>', 'memory before a store on disk or in Redis', SIZE, '256MiB'))
     .addOption(stateOption('where store, server secret, certificate and admin token are kept'))
-    .addOption(valued('--workers <number>', 'processes that share the work', parseNumber('--workers', 1, 256), '1'));
+    .addOption(setting('--workers <number>', 'processes that share the work', numberFrom('--workers', 1, 256), '1'));
 }
 
-export function stateOption(description: string): Option {
-  return new Option('--state-dir <dir>', description).default(
+export function stateOption(description: string): Setting {
+  return setting('--state-dir <dir>', description, TEXT).default(
     defaultStateDirectory(),
     '$STATE_DIRECTORY or ~/.local/state/peerdist',
-  );
+  ) as Setting;
 }
 
 /** @param secrets what content information is sealed with where it leaves this machine */
@@ -69,3 +73,9 @@ function parseStore(text: string): StoreValues['store'] {
   if (/^rediss?:\/\//.test(text)) return { url: text };
   throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', '--store is memory, disk, or a URL like redis://host:6379');
 }
+
+const STORE: Kind = {
+  expected: 'memory, disk, or a URL like redis://host:6379',
+  schema: { type: 'string', pattern: '^(memory|disk|rediss?://.+)$' },
+  parse: parseStore,
+};

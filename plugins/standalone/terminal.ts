@@ -1,26 +1,21 @@
-import type { Service } from './service.ts';
-import { formatListen } from './units.ts';
+import type { DestinationStream } from 'pino';
 
 /** How a command talks to its surroundings. */
 export interface Terminal {
   readonly print: (line: string) => void;
   readonly warn: (line: string) => void;
+  /** Where a role that runs says what happens. */
+  readonly openLog: () => LogSink;
   /** Resolves when the process is asked to end. */
   readonly stopRequested: Promise<void>;
+  /** Calls back each time the process is asked to read its configuration anew. */
+  readonly onReload: (reload: () => void) => void;
 }
 
-/**
- * Says where a role listens, and runs it until the process is asked to end.
- *
- * @returns why it could not go on, if so
- */
-export async function runService(service: Service, { print, stopRequested }: Terminal): Promise<string | undefined> {
-  for (const { role, scheme, address } of service.listeners)
-    print(`listening on ${scheme}://${formatListen(address)}${role === 'clients' ? '' : ` (${role})`}`);
-  const failure = await Promise.race([
-    stopRequested.then(() => undefined),
-    ...(service.failed ? [service.failed] : []),
-  ]);
-  await service.stop();
-  return failure;
+/** Where a log goes. */
+export interface LogSink {
+  readonly stream: DestinationStream;
+  readonly isTerminal: boolean;
+  /** Writes what waits. Never throws. */
+  readonly flush: () => void;
 }

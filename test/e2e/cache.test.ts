@@ -21,7 +21,6 @@ import t, { type Test } from 'tap';
 import { type Clock, systemClock } from '../../lib/clock.ts';
 import { V1_BLOCK_BYTES } from '../../lib/protocol/pccrc/index.ts';
 import { LmdbBlockStore, LmdbRecordStore, ownerOf, ResourceStore } from '../../lib/stores/index.ts';
-import { runCommand } from '../../plugins/standalone/cli.ts';
 import { urlsOf } from '../../plugins/standalone/kept-contents.ts';
 import { parseDuration } from '../../plugins/standalone/units.ts';
 import {
@@ -38,6 +37,7 @@ import {
   V2_REQUEST,
 } from '../support/proxies.ts';
 import { seededBytes } from '../support/random.ts';
+import { runInside } from '../support/spoken.ts';
 
 const SIZE = 3_000_000;
 const FILE = seededBytes(91, SIZE);
@@ -65,17 +65,7 @@ async function cache(state: string, ...args: readonly string[]): Promise<Finishe
 }
 
 async function cacheUntil(stopRequested: Promise<void>, state: string, ...args: readonly string[]): Promise<Finished> {
-  let [stdout, stderr] = ['', ''];
-  const code = await runCommand(['cache', ...args, '--state-dir', state], {
-    print: (line) => {
-      stdout += `${line}\n`;
-    },
-    warn: (line) => {
-      stderr += `${line}\n`;
-    },
-    stopRequested,
-  });
-  return { code, stdout, stderr };
+  return runInside(['cache', ...args, '--state-dir', state], { stopRequested });
 }
 
 async function statsOf(state: string, name: string): Promise<Stats> {

@@ -9,7 +9,6 @@ import { createServer as createTcpServer } from 'node:net';
 import { Agent, createServer as createTlsServer, request as tlsRequest } from 'node:https';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { runCommand } from '../../plugins/standalone/cli.ts';
 import {
   ask,
   begin,
@@ -28,6 +27,7 @@ import {
   V2_REQUEST,
 } from '../support/proxies.ts';
 import { seededBytes } from '../support/random.ts';
+import { runInside } from '../support/spoken.ts';
 
 delete process.env['PEERDIST_SECRET'];
 const directory = t.testdir({});
@@ -325,21 +325,6 @@ await t.test('what is wrong on the command line or around it: one clear line and
   await Promise.all(Array.from({ length: 3 }, work));
   for (const each of within) await attempt(each, runInside(each[0]));
 });
-
-/** `peerdist` in this process; a role that starts all the same is stopped at once. */
-async function runInside(args: readonly string[]): Promise<Finished> {
-  let [stdout, stderr] = ['', ''];
-  const code = await runCommand(args, {
-    print: (line) => {
-      stdout += `${line}\n`;
-    },
-    warn: (line) => {
-      stderr += `${line}\n`;
-    },
-    stopRequested: Promise.resolve(),
-  });
-  return { code, stdout, stderr };
-}
 
 await t.test('help and version', async (test) => {
   const [version, help, reverse, branch] = await Promise.all(

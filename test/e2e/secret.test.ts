@@ -18,7 +18,6 @@ import t, { type Test } from 'tap';
 import { toHex } from '../../lib/bytes/index.ts';
 import { isPeerDistError } from '../../lib/errors.ts';
 import { ServerSecret } from '../../lib/protocol/pccrc/index.ts';
-import { runCommand } from '../../plugins/standalone/cli.ts';
 import {
   existingSecret,
   keptSecret,
@@ -27,27 +26,13 @@ import {
   replaceSecret,
   rotateSecret,
 } from '../../plugins/standalone/kept-secret.ts';
-import { type Finished, inTime, peerdist } from '../support/proxies.ts';
+import { inTime, peerdist } from '../support/proxies.ts';
 import { seededBytes } from '../support/random.ts';
+import { runInside } from '../support/spoken.ts';
 
 const isWindows = process.platform === 'win32';
 const isRoot = process.getuid?.() === 0;
 const CHANGE = /segment IDs change.*\n.*old one.*hashed again.*restart/;
-
-/** `peerdist` in this process, which is much quicker; the secret must be nowhere in what it says. */
-async function runInside(args: readonly string[]): Promise<Finished> {
-  let [stdout, stderr] = ['', ''];
-  const code = await runCommand(args, {
-    print: (line) => {
-      stdout += `${line}\n`;
-    },
-    warn: (line) => {
-      stderr += `${line}\n`;
-    },
-    stopRequested: Promise.resolve(),
-  });
-  return { code, stdout, stderr };
-}
 
 const hex = (secret: ServerSecret): string => toHex(secret.reveal());
 const all = ({ current, previous }: KeptSecret): string[] => [current, ...previous].map(hex);

@@ -256,7 +256,7 @@ t.test('no sum falls when several end at once', async (test) => {
       { name: 'n', help: 'h', type: 'counter', aggregator: 'sum', values: [{ value, labels: {} }] },
     ] as unknown as MetricsReport;
   const sum = new MetricsSum();
-  for (const [member, value] of [5, 7, 11].entries()) sum.report(member, report(value));
+  for (const [member, value] of [5, 7, 11].entries()) sum.add(member, report(value));
   const ends = Promise.all([0, 1, 2].map((member) => sum.retire(member)));
   const seen: Promise<{ readonly text: string }>[] = [];
   for (let turn = 0; turn < 100; turn += 1) {

@@ -21,6 +21,7 @@ import { type BlockCacheOptions, createBlockCache } from '../../plugins/block-ca
 import { type ContentServerOptions, createContentServer } from '../../plugins/content-server/index.ts';
 import { createProxyServer, HttpProxyHost, type HttpProxyHostOptions } from '../../plugins/http-proxy/index.ts';
 import { joinNeighbourhood, type NeighbourhoodOptions } from '../../plugins/standalone/neighbourhood.ts';
+import { type LoggedRequest, Spoken } from './spoken.ts';
 
 /** Milliseconds after which a test gives up waiting. */
 const PATIENCE_MS = 8_000;
@@ -742,8 +743,8 @@ export interface Finished {
 /** A program that runs; at the end of the test it is killed if it still does. */
 export class Program {
   readonly child: ChildProcess;
-  stdout = '';
-  stderr = '';
+  readonly #spoken = new Spoken();
+  #stderr = '';
   readonly finished: Promise<Finished>;
 
   constructor(t: Owner, command: string, args: readonly string[], environment: NodeJS.ProcessEnv = {}) {
@@ -756,20 +757,41 @@ export class Program {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.child.stdout?.on('data', (text: Buffer) => {
-      this.stdout += text.toString();
+      this.#spoken.take(text.toString());
     });
     this.child.stderr?.on('data', (text: Buffer) => {
-      this.stderr += text.toString();
+      this.#stderr += text.toString();
     });
     this.finished = new Promise((resolve, reject) => {
       this.child.once('error', reject);
-      this.child.once('close', (code) => resolve({ code, stdout: this.stdout, stderr: this.stderr }));
+      this.child.once('close', (code) => {
+        this.#spoken.end();
+        resolve({ code, stdout: this.stdout, stderr: this.stderr });
+      });
     });
     this.finished.catch(() => {});
     t.teardown(async () => {
       if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL');
       await this.finished.catch(() => {});
     });
+  }
+
+  /** What it says in its log counts as said: notices here, warnings and errors in {@link stderr}. */
+  get stdout(): string {
+    return this.#spoken.stdout;
+  }
+
+  get stderr(): string {
+    return this.#spoken.stderr + this.#stderr;
+  }
+
+  /** Lines of the access log. */
+  get requests(): readonly LoggedRequest[] {
+    return this.#spoken.requests;
+  }
+
+  get log(): readonly LoggedRequest[] {
+    return this.#spoken.log;
   }
 
   get lines(): string[] {

@@ -1,2 +1,3 @@
-export { PeerSource, type PeerSourceOptions } from './peer-source.ts';
+export { PeerSource, type PeerSourceOptions, type PeerStanding } from './peer-source.ts';
+export type { PeerState } from './peer.ts';
 export type { Holder, PeerFinder } from './peer-finder.ts';

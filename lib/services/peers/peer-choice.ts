@@ -50,6 +50,11 @@ export class PeerChoice {
     this.#askForList = askForList;
   }
 
+  /** Everybody who is known. */
+  get peers(): readonly Peer[] {
+    return this.#registry.all;
+  }
+
   /** What has been learnt of a content's peers. */
   knownOf(content: DescribedContent): ContentPeers {
     let known = this.#contents.get(content);

@@ -21,6 +21,11 @@ export class PeerRegistry {
     this.fixed = [...this.#fixed.values()];
   }
 
+  /** Those known by configuration first, then those mentioned last. */
+  get all(): readonly Peer[] {
+    return [...this.fixed, ...[...this.#found.values()].toReversed()];
+  }
+
   of(address: PeerAddress): Peer {
     const name = formatPeerAddress(address);
     const fixed = this.#fixed.get(name);

@@ -14,7 +14,7 @@ import type { ContentPeers } from './content-peers.ts';
 import { type Exchange, PeerConnections, PeerError } from './exchange.ts';
 import { Lookout } from './lookout.ts';
 import { Patience } from './patience.ts';
-import type { Peer } from './peer.ts';
+import type { Peer, PeerState } from './peer.ts';
 import { PeerChoice, type WantedBlock } from './peer-choice.ts';
 import { nobody, type PeerFinder } from './peer-finder.ts';
 import { blockListQuestion, blockQuestion, type Question } from './questions.ts';
@@ -61,6 +61,14 @@ interface Job extends WantedBlock {
   readonly giveUp: () => void;
   isLate: boolean;
   isDone: boolean;
+}
+
+/** A neighbour as whoever looks on sees it. */
+export interface PeerStanding {
+  readonly address: PeerAddress;
+  readonly state: PeerState;
+  /** Milliseconds of its time one block takes; undefined before the first. */
+  readonly serviceMs: number | undefined;
 }
 
 export class PeerSource implements BlockSource {
@@ -112,6 +120,11 @@ export class PeerSource implements BlockSource {
       const queueMs = this.#waiting.length * QUEUE_MS + (isSought ? REQUEST_TIMER_MS : 0);
       return this.#patience.deadlineMs(neededInMs, originMs, queueMs);
     };
+  }
+
+  /** Everybody who is known, and how it stands with them. */
+  get neighbours(): PeerStanding[] {
+    return this.#choice.peers.map(({ address, state, serviceMs }) => ({ address, state, serviceMs }));
   }
 
   /**

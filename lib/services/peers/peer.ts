@@ -16,6 +16,8 @@ const FAILED_BAN_MS = 10_000;
 const LIED_BAN_MS = 60_000;
 const MAX_BAN_MS = 600_000;
 
+export type PeerState = 'answers' | 'new' | 'doubtful' | 'avoided';
+
 /** One neighbour: how fast it is, how far it is trusted, how much it may be asked at a time. */
 export class Peer {
   readonly address: PeerAddress;
@@ -23,7 +25,6 @@ export class Peer {
   /** Of them, those that should have been answered by now. */
   overdue = 0;
   readonly #clock: Clock;
-  /** Milliseconds of the peer's time one block takes, many at once counted; undefined before the first. */
   #serviceMs: number | undefined;
   #window = FIRST_WINDOW;
   #strikes = 0;
@@ -48,6 +49,18 @@ export class Peer {
   /** True while it has not answered since it failed: it is asked now and then, but nobody waits for it. */
   get isDoubtful(): boolean {
     return this.#strikes > 0;
+  }
+
+  /** How it stands with us: `avoided` is left alone for a while, `doubtful` has failed since it last answered. */
+  get state(): PeerState {
+    if (this.isBanned) return 'avoided';
+    if (this.isDoubtful) return 'doubtful';
+    return this.isStranger ? 'new' : 'answers';
+  }
+
+  /** Milliseconds of its time one block takes, many at once counted; undefined before the first. */
+  get serviceMs(): number | undefined {
+    return this.#serviceMs;
   }
 
   /** True when it may be asked for one more thing. */

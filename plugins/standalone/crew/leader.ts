@@ -5,6 +5,7 @@
 import cluster, { type Worker } from 'node:cluster';
 import { PeerDistError } from '../../../lib/errors.ts';
 import { type Metrics, type MetricsReport, MetricsSum } from '../../metrics/index.ts';
+import { type Live, mergeLive } from '../../dashboard/index.ts';
 import type { OpenListener } from '../service.ts';
 import { Channel, type Handlers } from './channel.ts';
 import { ClaimsDesk } from './claims.ts';
@@ -95,9 +96,27 @@ export class Crew {
   }
 
   async exposition(): ReturnType<Metrics['exposition']> {
-    this.#sum.report(LEADER, await this.#options.metrics.report());
-    await Promise.all([...this.#fellows].map(([id, { channel }]) => this.#count(id, channel)));
+    await this.#countAll();
     return this.#sum.exposition();
+  }
+
+  async report(): ReturnType<Metrics['report']> {
+    await this.#countAll();
+    return this.#sum.report();
+  }
+
+  /** What all workers are doing; one that does not say so in time is left out. */
+  async live(): Promise<Live> {
+    const asked = [...this.#fellows.values()].map(({ channel }) =>
+      inTime(channel.call('live').then((live) => live as Live)),
+    );
+    const answers = await Promise.all(asked);
+    return mergeLive(answers.filter((live) => live !== undefined));
+  }
+
+  /** Has every worker read its configuration anew. */
+  reload(): void {
+    for (const { channel } of this.#fellows.values()) channel.tell('reload');
   }
 
   /** Lets every worker end its exchanges for up to `graceMs`. Never rejects. */
@@ -157,19 +176,24 @@ export class Crew {
 
   /** What comes after its sender has gone is counted already. */
   #report(id: number, report: MetricsReport): void {
-    if (this.#fellows.has(id)) this.#sum.report(id, report);
+    if (this.#fellows.has(id)) this.#sum.add(id, report);
   }
 
-  async #count(id: number, channel: Channel): Promise<void> {
-    const timeout = new Promise<void>((resolve) => {
-      setTimeout(resolve, REPORT_TIMEOUT_MS).unref();
-    });
-    const counted = channel.call('report').then(
-      (report) => this.#report(id, report as MetricsReport),
-      () => {},
+  async #countAll(): Promise<void> {
+    this.#sum.add(LEADER, await this.#options.metrics.report());
+    const asked = [...this.#fellows].map(([id, { channel }]) =>
+      inTime(channel.call('report').then((report) => this.#report(id, report as MetricsReport))),
     );
-    await Promise.race([counted, timeout]);
+    await Promise.all(asked);
   }
+}
+
+/** An answer of a worker; undefined where it does not come in time, or not at all. */
+async function inTime<T>(answer: Promise<T>): Promise<T | undefined> {
+  const timeout = new Promise<undefined>((resolve) => {
+    setTimeout(() => resolve(undefined), REPORT_TIMEOUT_MS).unref();
+  });
+  return Promise.race([answer.catch(() => undefined), timeout]);
 }
 
 async function dismiss(worker: Worker, channel: Channel, graceMs: number): Promise<void> {

@@ -22,6 +22,8 @@ export interface Member {
   readonly finder: PeerFinder;
   /** Resolves when the leader wants this worker to end. */
   readonly stopRequested: Promise<void>;
+  /** Calls back each time the leader wants the configuration read anew. */
+  readonly onReload: (reload: () => void) => void;
   /** A client offers something to the hosted cache. */
   readonly offer: (offer: OfferMessage, from: string) => Promise<OfferResponse>;
   /** A client was given something that nobody has verified. */
@@ -43,9 +45,13 @@ export async function joinCrew(): Promise<Member> {
     stop = resolve;
   });
   let report: () => Promise<MetricsReport> = async () => [];
+  let live: Service['live'] | undefined;
+  let reload = (): void => {};
   const channel = new Channel(process as unknown as Port, {
     stop: () => stop(),
     report: () => report(),
+    live: () => live?.(),
+    reload: () => reload(),
     heard: (segmentId: string, holders: readonly Holder[]) => finder.heard(segmentId, holders),
   });
   const finder = new RemoteFinder(channel);
@@ -55,10 +61,15 @@ export async function joinCrew(): Promise<Member> {
     claims: new RemoteClaims(channel),
     finder,
     stopRequested,
+    onReload: (callback) => {
+      reload = callback;
+    },
     offer: async (offer, from) => (await channel.call('offer', offer, from)) as OfferResponse,
     noteFetch: (segmentId, address) => channel.tell('noteFetch', segmentId, address),
-    ready: ({ listeners, metrics }) => {
+    ready: (service) => {
+      const { listeners, metrics } = service;
       report = metrics.report;
+      live = service.live;
       channel.tell('ready', listeners);
       setInterval(() => void report().then((newest) => channel.tell('counted', newest)), REPORT_MS).unref();
     },

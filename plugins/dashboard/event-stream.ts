@@ -1,0 +1,83 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Clock } from '../../lib/clock.ts';
+
+/** Watchers at a time; more are refused. Policy. */
+const MAX_WATCHERS = 32;
+
+export interface EventStreamOptions {
+  readonly everyMs: number;
+  readonly clock: Clock;
+  /** What is to be told; only asked while somebody watches. */
+  readonly tick: () => Promise<readonly (readonly [event: string, data: unknown])[]>;
+}
+
+/** Server-sent events to everybody who watches (WHATWG HTML 9.2). One that does not read is skipped until it does, and nothing is kept for it. */
+export class EventStream {
+  readonly #options: EventStreamOptions;
+  readonly #watchers = new Set<ServerResponse>();
+  #newcomers = 0;
+  #cancel: (() => void) | undefined;
+  #isTicking = false;
+
+  constructor(options: EventStreamOptions) {
+    this.#options = options;
+  }
+
+  /** True until everybody has been told something. */
+  get hasNewcomer(): boolean {
+    return this.#newcomers > 0;
+  }
+
+  add(_request: IncomingMessage, response: ServerResponse): void {
+    if (this.#watchers.size >= MAX_WATCHERS) {
+      response.writeHead(503, { 'content-type': 'text/plain', 'retry-after': '10' }).end('enough are watching\n');
+      return;
+    }
+    response.writeHead(200, {
+      'content-type': 'text/event-stream',
+      'cache-control': 'no-store',
+      'x-content-type-options': 'nosniff',
+      // For a proxy in between that would gather a page full first.
+      'x-accel-buffering': 'no',
+    });
+    this.#watchers.add(response);
+    this.#newcomers += 1;
+    response.on('error', () => {});
+    response.on('close', () => {
+      this.#watchers.delete(response);
+      if (this.#watchers.size === 0) this.#cancel?.();
+    });
+    this.#cancel?.();
+    this.#beat();
+  }
+
+  close(): void {
+    this.#cancel?.();
+    for (const watcher of this.#watchers) watcher.end();
+  }
+
+  #beat(): void {
+    this.#cancel = this.#options.clock.after(this.#options.everyMs, () => {
+      if (this.#watchers.size > 0) this.#beat();
+    });
+    // A moment that takes longer than a beat is not begun twice.
+    if (this.#isTicking) return;
+    this.#isTicking = true;
+    void this.#tell().finally(() => {
+      this.#isTicking = false;
+    });
+  }
+
+  async #tell(): Promise<void> {
+    const newcomers = this.#newcomers;
+    try {
+      const events = await this.#options.tick();
+      // Who has come meanwhile is told the next time what only newcomers are told.
+      this.#newcomers -= newcomers;
+      const text = events.map(([event, data]) => `event: ${event}\ndata: ${JSON.stringify(data)}\n\n`).join('');
+      for (const watcher of this.#watchers) if (!watcher.writableNeedDrain) watcher.write(text);
+    } catch {
+      // The next beat tries again.
+    }
+  }
+}

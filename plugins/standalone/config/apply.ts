@@ -1,0 +1,54 @@
+/** Configuration of a command that is about to run: environment and file beneath its flags. */
+import type { Command } from 'commander';
+import { isPeerDistError } from '../../../lib/errors.ts';
+import { type ConfigSection, readConfigFile } from './config-file.ts';
+import { fillIn } from './layers.ts';
+
+/** Commands that can be configured by a file. */
+export function configurable(program: Command): readonly Command[] {
+  return program.commands.filter(({ options }) => options.some(({ long }) => long === '--config'));
+}
+
+/**
+ * Gives a command, and those it belongs to, what no flag has set.
+ *
+ * @param commands that may have a section in the file
+ * @returns the section of the file that was read, if one was
+ * @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION`
+ */
+export function configure(
+  command: Command,
+  environment: NodeJS.ProcessEnv,
+  commands: readonly Command[],
+): ConfigSection | undefined {
+  let own: ConfigSection | undefined;
+  for (let each: Command | null = command; each !== null; each = each.parent) {
+    const section = sectionFor(each, environment, commands);
+    fillIn(each, environment, section);
+    own ??= section;
+  }
+  return own;
+}
+
+function sectionFor(
+  command: Command,
+  environment: NodeJS.ProcessEnv,
+  commands: readonly Command[],
+): ConfigSection | undefined {
+  if (!commands.some((each) => each.name() === command.name())) return undefined;
+  const file = (command.getOptionValue('config') as string | undefined) ?? environment['PEERDIST_CONFIG'];
+  return file === undefined || file === '' ? undefined : readConfigFile(file, commands).section(command.name());
+}
+
+/** Runs a check; where it fails because of something in the file, the error says where that stands. */
+export async function located(section: ConfigSection | undefined, check: () => void | Promise<void>): Promise<void> {
+  try {
+    await check();
+  } catch (error) {
+    if (section === undefined || !isPeerDistError(error, 'ERR_PEERDIST_INVALID_OPTION')) throw error;
+    // Messages name options as one types them.
+    for (const [, flag = ''] of error.message.matchAll(/--(?:no-)?([a-z][a-z-]*)/g))
+      if (section.values.has(flag)) throw section.error(flag, error.message);
+    throw error;
+  }
+}
