@@ -111,7 +111,8 @@ export async function writePackage(
   }
 }
 
-function requestPlain(url: string, signal: AbortSignal | undefined): Promise<IncomingMessage> {
+/** The plain body, also from a server that would rather send hashes. @throws {@link PeerDistError} unless the answer is 200 */
+export function requestPlain(url: string, signal: AbortSignal | undefined): Promise<IncomingMessage> {
   const parameters = { version: { major: 1, minor: 1 }, missingDataRequest: true };
   return request(url, { 'accept-encoding': 'identity', [PEERDIST_HEADER]: formatPeerDist(parameters) }, signal);
 }
@@ -131,8 +132,12 @@ async function saveBody(
   await pipeline(response, createWriteStream(file, { mode: 0o600 }), { signal });
 }
 
-/** Hashes of a content that has just been downloaded: a content server may need to be asked before it makes them. */
-async function hashesOf(
+/**
+ * Hashes of a content that has just been downloaded: a content server may need to be asked before it makes them.
+ *
+ * @throws {@link PeerDistError} `ERR_PEERDIST_NOT_FOUND` when it does not make any
+ */
+export async function hashesOf(
   url: string,
   version: ContentInformationVersion,
   signal: AbortSignal | undefined,

@@ -83,10 +83,10 @@ export function parseOrigin(text: string): Origin {
   if (match === null || parseAuthority(match[2] as string) === undefined) {
     throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `not an origin like http://host:port: ${text}`);
   }
-  return {
-    scheme: (match[1] as string).toLowerCase() as Origin['scheme'],
-    authority: (match[2] as string).toLowerCase(),
-  };
+  const scheme = (match[1] as string).toLowerCase() as Origin['scheme'];
+  // One origin, one name (RFC 9110 4.2.3): what is known of it is kept under that.
+  const authority = (match[2] as string).toLowerCase().replace(scheme === 'https' ? /:443$/ : /:80$/, '');
+  return { scheme, authority };
 }
 
 export interface HostAndPort {

@@ -1,17 +1,26 @@
 import { Command, CommanderError } from 'commander';
 import { isPeerDistError } from '../../lib/errors.ts';
 import { addCacheCommand } from './cache-commands.ts';
+import { addCompletionCommand } from './completion-command.ts';
+import { addCheckConfigCommand } from './config-commands.ts';
 import { configurable, configure } from './config/apply.ts';
 import type { ConfigSection } from './config/config-file.ts';
 import { runDemo } from './demo/demo.ts';
+import { addDoctorCommand } from './doctor-command.ts';
 import { addHashCommand, addInspectCommand } from './file-commands.ts';
 import { addExportCommand, addFillCommands, hostedRole } from './hosted-commands.ts';
 import { addGetCommand, addProbeCommand } from './peer-commands.ts';
-import { addRole, type CommandContext } from './role-command.ts';
+import { addPublishCommand } from './publish-command.ts';
+import { addRole, type CommandContext, type RoleDefinition } from './role-command.ts';
 import { branchRole, reverseRole } from './role-commands.ts';
 import { addSecretCommand } from './secret-commands.ts';
+import { addStatsCommand } from './stats-command.ts';
 import type { Terminal } from './terminal.ts';
-import { version } from './version.ts';
+import { addVerifyCommand } from './verify-command.ts';
+import { ownVersion } from './version.ts';
+
+/** Those that a configuration file can have a section for, with more to check than the form of their options. */
+const ROLES: readonly RoleDefinition<never>[] = [reverseRole, branchRole, hostedRole];
 
 /**
  * Runs the `peerdist` command.
@@ -45,6 +54,7 @@ export async function runCommand(
   addRole(program, reverseRole, context);
   addRole(program, branchRole, context);
   addFillCommands(addRole(program, hostedRole, context), terminal, exit);
+  addPublishCommand(program, terminal, exit);
   addExportCommand(program, terminal, exit);
   addSecretCommand(program, terminal);
   addCacheCommand(program, terminal, exit);
@@ -52,11 +62,17 @@ export async function runCommand(
   addInspectCommand(program, terminal);
   addProbeCommand(program, terminal, exit);
   addGetCommand(program, terminal, exit);
+  addVerifyCommand(program, terminal, exit);
+  addStatsCommand(program, terminal, exit);
+  addDoctorCommand(program, ROLES, context);
+  addCheckConfigCommand(program, terminal, ROLES, environment);
+  addCompletionCommand(program, terminal);
   program
     .command('demo')
     .description('the whole job on this machine: origin, head office, a slow WAN, two branch proxies, client')
-    .action(async () => {
-      exit((await runDemo(terminal)) ? 0 : 1);
+    .option('--keep', 'leave everything running afterwards, for a look')
+    .action(async ({ keep }: { readonly keep?: true }) => {
+      exit((await runDemo(terminal, { keep: keep === true })) ? 0 : 1);
     });
   try {
     await program.parseAsync([...args], { from: 'user' });
@@ -72,7 +88,7 @@ export async function runCommand(
 function createProgram(terminal: Terminal): Command {
   return new Command('peerdist')
     .description('BranchCache (Peer Distribution) for HTTP proxies')
-    .version(version())
+    .version(ownVersion())
     .exitOverride()
     .configureOutput({
       writeOut: (text) => terminal.print(text.trimEnd()),

@@ -3,7 +3,6 @@ import cluster from 'node:cluster';
 import { createReadStream, renameSync, rmSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { SingleBar } from 'cli-progress';
 import { Command } from 'commander';
 import type { HashProvider } from '../../lib/crypto/index.ts';
 import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
@@ -16,6 +15,7 @@ import type { RoleDefinition } from './role-command.ts';
 import { hashProviderOption, NETWORK } from './role-commands.ts';
 import { addRunOptions, type RunValues } from './role-options.ts';
 import { runRole } from './run-role.ts';
+import { ProgressBar } from './progress.ts';
 import { keptToken, readToken } from './state-directory.ts';
 import { ADDRESS, checked, flag, list, numberFrom, type Setting, setting, SIZE, TEXT } from './settings.ts';
 import { addStoreOptions } from './store-options.ts';
@@ -284,20 +284,10 @@ async function report(
 ): Promise<boolean> {
   const stopped = new AbortController();
   void stopRequested.then(() => stopped.abort(new Error('stopped')));
-  const bar = new SingleBar({
-    format: '{step} {bar} {percentage}%  {amount}  {eta_formatted} left',
-    stream: process.stderr,
-    clearOnComplete: true,
-    hideCursor: true,
-    etaBuffer: 100,
-  });
-  let step: string | undefined;
+  const bar = new ProgressBar('{step} {bar} {percentage}%  {amount}  {eta_formatted} left');
   try {
-    const onProgress: Progress = (now, done, total = done) => {
-      if (now !== step) bar.start(total, done, { step: now.padEnd(8), amount: formatBytes(done) });
-      else bar.update(done, { amount: formatBytes(done) });
-      step = now;
-    };
+    const onProgress: Progress = (step, done, total = done) =>
+      bar.show(step, done, total, { amount: formatBytes(done) });
     const bytes = await act({ onProgress, signal: stopped.signal });
     bar.stop();
     say.info(`${what}: ${formatBytes(bytes)}`);
@@ -319,7 +309,7 @@ function versionOption(): Setting {
   );
 }
 
-const WEB_URL = checked('an http or https URL', assertUrl);
+export const WEB_URL = checked('an http or https URL', assertUrl);
 
 function assertUrl(url: string): void {
   if (!/^https?:\/\//i.test(url) || !URL.canParse(url))

@@ -22,7 +22,7 @@ import type { Member } from './crew/member.ts';
 import { AdminListener } from './admin.ts';
 import { createFillRoutes } from './hosted-fill.ts';
 import { liveOf, type Shown } from './roles.ts';
-import { version } from './version.ts';
+import { ownVersion } from './version.ts';
 import { type ListenerPlan, type Service, startService } from './service.ts';
 import { memoryStore, openStores, type StoreOptions } from './stores.ts';
 import type { ListenAddress } from './units.ts';
@@ -129,7 +129,7 @@ function createAdmission(networks: readonly string[] | undefined): Admission {
 
 /** @param member where this process is one of several */
 export async function startHosted(options: HostedOptions, member?: Member): Promise<HostedService> {
-  const metrics = createMetrics({ site: options.site, role: 'hosted', version: version() });
+  const metrics = createMetrics({ site: options.site, role: 'hosted', version: ownVersion() });
   const { observer } = metrics;
   const { offers, proxy, token, store = memoryStore('hosted'), warn = () => {} } = options;
   const admin = options.admin && (await AdminListener.open({ address: options.admin, token: options.adminToken }));

@@ -96,7 +96,7 @@ function kindsOf(stateDirectory: string, role: RoleName): (typeof KINDS)[number]
 }
 
 /** What root does in the directory of a service stays the service's. @returns gives what is there now to whom it belonged before */
-function ownership(directory: string): () => void {
+export function ownership(directory: string): () => void {
   const { uid, gid } = statSync(directory);
   if (process.getuid?.() !== 0 || uid === 0) return () => {};
   return () => {

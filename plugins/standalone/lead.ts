@@ -16,7 +16,7 @@ import { createFillRoutes } from './hosted-fill.ts';
 import { discover, type NeighbourhoodOptions, portAt } from './neighbourhood.ts';
 import type { Shown } from './roles.ts';
 import { type ListenerRole, type Service, startService } from './service.ts';
-import { version } from './version.ts';
+import { ownVersion } from './version.ts';
 import { openStores, type RoleName, type RoleStores, storeDirectories, type StoreOptions } from './stores.ts';
 import { isLoopback } from '../http-proxy/index.ts';
 import type { ListenAddress } from './units.ts';
@@ -93,7 +93,7 @@ export async function leadHosted(plan: CrewPlan, options: HostedOptions): Promis
 
 async function lead(plan: CrewPlan, takeOn: (means: Means) => Promise<Duties>): Promise<Service> {
   const { role, store, secrets, warn, workers, shown } = plan;
-  const metrics = createMetrics({ site: shown.site, role, version: version() });
+  const metrics = createMetrics({ site: shown.site, role, version: ownVersion() });
   const admin = plan.admin && (await AdminListener.open({ address: plan.admin, token: plan.adminToken }));
   let stores: RoleStores | undefined;
   let crew: Crew | undefined;

@@ -13,7 +13,7 @@ import type { Observer } from '../../lib/observer.ts';
 import type { Live } from '../dashboard/index.ts';
 import { AdminListener } from './admin.ts';
 import type { Exchanges } from './exchanges.ts';
-import { version } from './version.ts';
+import { ownVersion } from './version.ts';
 import type { Member } from './crew/member.ts';
 import { joinNeighbourhood, type NeighbourhoodOptions } from './neighbourhood.ts';
 import { type Display, type ListenerPlan, type Service, startService } from './service.ts';
@@ -144,7 +144,7 @@ async function open(
   options: RoleOptions,
   member: Member | undefined,
 ): Promise<{ readonly metrics: Metrics; readonly admin: AdminListener | undefined; readonly stores: RoleStores }> {
-  const metrics = createMetrics({ site: options.site, role, version: version() });
+  const metrics = createMetrics({ site: options.site, role, version: ownVersion() });
   const admin = options.admin && (await AdminListener.open({ address: options.admin, token: options.adminToken }));
   try {
     return { metrics, admin, stores: await openRoleStores(role, options, metrics, member) };

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { fromHex } from '../../lib/bytes/index.ts';
-import { PeerDistError } from '../../lib/errors.ts';
+import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
 import { ServerSecret } from '../../lib/protocol/pccrc/index.ts';
 import { setting, TEXT } from './settings.ts';
 
@@ -45,9 +45,7 @@ export function readSecret(
   warn: (line: string) => void,
   sourceOf: SourceOf = () => 'cli',
 ): ServerSecret | undefined {
-  const given = (['secret', 'secretUtf16', 'secretHex', 'secretFile'] as const).filter(
-    (name) => options[name] !== undefined,
-  );
+  const given = (Object.keys(SECRETS) as (keyof SecretOptions)[]).filter((name) => options[name] !== undefined);
   const strongest = SOURCES.find((source) => given.some((name) => sourceOf(name) === source));
   const [name, ...others] = given.filter((each) => sourceOf(each) === strongest);
   if (name === undefined) return undefined;
@@ -56,19 +54,16 @@ export function readSecret(
     warn('warning: a secret on the command line shows in the process list; --secret-file or PEERDIST_SECRET do not');
   }
   const text = options[name] as string;
-  switch (name) {
-    case 'secret':
-      return nonEmpty(() => ServerSecret.fromText(text));
-    case 'secretUtf16':
-      return nonEmpty(() => ServerSecret.fromUtf16(text));
-    case 'secretHex':
-      return nonEmpty(() => new ServerSecret(fromHex(text)));
-    case 'secretFile': {
-      const bytes = readSecretFile(text);
-      return nonEmpty(() => new ServerSecret(bytes));
-    }
-  }
+  return nonEmpty(() => SECRETS[name](text));
 }
+
+/** How each option says a secret. */
+const SECRETS = {
+  secret: (text) => ServerSecret.fromText(text),
+  secretUtf16: (text) => ServerSecret.fromUtf16(text),
+  secretHex: (text) => new ServerSecret(fromHex(text)),
+  secretFile: (file) => new ServerSecret(readSecretFile(file)),
+} as const satisfies Record<keyof SecretOptions, (text: string) => ServerSecret>;
 
 /** 32 random bytes. */
 export function randomSecret(): ServerSecret {
@@ -88,6 +83,7 @@ function nonEmpty(make: () => ServerSecret): ServerSecret {
   try {
     return make();
   } catch (error) {
+    if (isPeerDistError(error, 'ERR_PEERDIST_INVALID_OPTION')) throw error;
     throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `the secret is unusable: ${(error as Error).message}`);
   }
 }

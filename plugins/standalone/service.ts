@@ -7,7 +7,7 @@ import type { Metrics } from '../metrics/index.ts';
 import { type AdminListener, type AdminRoutes, answer, type Readiness } from './admin.ts';
 import { closeServer, Connections, type Listener, listenOn } from './listeners.ts';
 import type { ListenAddress } from './units.ts';
-import { version } from './version.ts';
+import { ownVersion } from './version.ts';
 
 /** What a listener is for, as it is printed. */
 export type ListenerRole = 'clients' | 'peers' | 'hosted cache' | 'version 1 offers' | 'admin';
@@ -150,7 +150,7 @@ function createDashboard(
   return new Dashboard({
     role,
     site,
-    version: version(),
+    version: ownVersion(),
     showsNames,
     samples: metrics.report,
     live,

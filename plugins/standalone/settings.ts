@@ -120,7 +120,7 @@ export class Setting extends Option {
 /** An option with a value; `text` is its default as one would type it. */
 export function setting(flags: string, description: string, kind: Kind, text?: string): Setting {
   const option = new Setting(flags, description, kind, false);
-  return text === undefined ? option : (option.default(kind.parse(text), text) as Setting);
+  return text === undefined ? option : option.default(kind.parse(text), text);
 }
 
 /** An option that may be given again. Its description has to say so. */

@@ -51,7 +51,7 @@ export function stateOption(description: string): Setting {
   return setting('--state-dir <dir>', description, TEXT).default(
     defaultStateDirectory(),
     '$STATE_DIRECTORY or ~/.local/state/peerdist',
-  ) as Setting;
+  );
 }
 
 /** @param secrets what content information is sealed with where it leaves this machine */
@@ -74,7 +74,7 @@ function parseStore(text: string): StoreValues['store'] {
   throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', '--store is memory, disk, or a URL like redis://host:6379');
 }
 
-const STORE: Kind = {
+export const STORE: Kind = {
   expected: 'memory, disk, or a URL like redis://host:6379',
   schema: { type: 'string', pattern: '^(memory|disk|rediss?://.+)$' },
   parse: parseStore,

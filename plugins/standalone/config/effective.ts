@@ -1,6 +1,6 @@
 import type { Command, Option } from 'commander';
 import { Setting } from '../settings.ts';
-import { isSwitch, type Key, keysOf } from './schema.ts';
+import { type Key, keysOf } from './schema.ts';
 
 /** Keys whose value nobody is to see. */
 const SECRET: ReadonlySet<string> = new Set(['secret', 'secret-utf16', 'secret-hex']);
@@ -25,10 +25,10 @@ export function effectiveConfig(command: Command): string {
 
 function shownValue(key: Key, value: unknown): string | undefined {
   if (value === undefined) return undefined;
-  if (value === false || isSwitch(key)) return String(value);
+  if (typeof value === 'boolean') return String(value);
   const option = key.option as Option;
   const given = option instanceof Setting ? option.given : undefined;
-  if (given === undefined) return scalar(option.defaultValueDescription ?? String(value));
+  if (given === undefined) return scalar(option.defaultValueDescription ?? JSON.stringify(value));
   return given.length === 1 ? scalar(given[0] as string) : `[${given.map(scalar).join(', ')}]`;
 }
 

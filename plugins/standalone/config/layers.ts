@@ -74,7 +74,7 @@ function parse(
   wrong: (message: string) => PeerDistError,
 ): unknown {
   try {
-    return option.parseArg === undefined ? text : (option.parseArg(text, previous) as unknown);
+    return option.parseArg === undefined ? text : option.parseArg(text, previous);
   } catch (error) {
     if (option instanceof Setting) throw wrong(`expected ${expectedOf(key)}, not ${text}`);
     throw isPeerDistError(error) ? wrong(error.message) : wrong((error as Error).message);

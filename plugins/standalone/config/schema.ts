@@ -85,7 +85,9 @@ function keySchema(key: Key): object {
   const one: ValueSchema =
     option instanceof Setting && option.kind !== undefined
       ? option.kind.schema
-      : { ...(option.argChoices === undefined ? { type: ['string', 'number'] } : { enum: option.argChoices }) };
+      : option.argChoices === undefined
+        ? { type: ['string', 'number'] }
+        : { enum: option.argChoices };
   const forms: ValueSchema[] = [one];
   if (option instanceof Setting && option.isRepeatable) forms.push({ type: 'array', items: one, maxItems: 1024 });
   if (key.negation !== undefined) forms.push({ const: false });

@@ -15,6 +15,8 @@ export interface BranchProcess {
   readonly address: ListenAddress;
   /** For peers, `host:port`. */
   readonly peers: string;
+  /** For its administrator, `host:port`. */
+  readonly admin: string;
   stop(): Promise<void>;
 }
 
@@ -38,20 +40,22 @@ export async function startTwoBranches(): Promise<{
 
 async function startBranchProcess(options: readonly string[]): Promise<BranchProcess> {
   const command = fileURLToPath(new URL('../main.js', import.meta.url));
-  const listen = ['--listen', '127.0.0.1:0', '--store', 'memory', '--no-admin', '--peer-listen', '127.0.0.1:0'];
-  const child = spawn(process.execPath, [command, 'branch', ...listen, ...options], {
+  const listen = ['--listen', '127.0.0.1:0', '--admin', '127.0.0.1:0', '--peer-listen', '127.0.0.1:0'];
+  const rest = ['--store', 'memory', '--dashboard-names', '--no-access-log', '--log-format', 'json'];
+  const child = spawn(process.execPath, [command, 'branch', ...listen, ...rest, ...options], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const places: string[] = [];
   for await (const line of createInterface({ input: child.stdout })) {
-    const place = /^listening on http:\/\/(\S+)/.exec(line)?.[1];
+    const place = /listening on http:\/\/([^\s"]+)/.exec(line)?.[1];
     if (place !== undefined) places.push(place);
-    if (places.length === 2) break;
+    if (places.length === 3) break;
   }
-  const [clients, peers] = places;
-  if (clients === undefined || peers === undefined) throw new Error('a branch proxy did not start');
+  const [clients, admin, peers] = places;
+  if (clients === undefined || admin === undefined || peers === undefined)
+    throw new Error('a branch proxy did not start');
   child.stdout.resume();
-  return { address: parseListen(clients), peers, stop: () => end(child) };
+  return { address: parseListen(clients), admin, peers, stop: () => end(child) };
 }
 
 async function end(child: ChildProcess): Promise<void> {

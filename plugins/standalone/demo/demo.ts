@@ -11,6 +11,7 @@ import { randomSecret } from '../secret-options.ts';
 import { formatBytes, formatListen } from '../units.ts';
 import { startTwoBranches } from './branches.ts';
 import { type Download, ProxyClient } from './client.ts';
+import type { Terminal } from '../terminal.ts';
 import { WanLink } from './wan-link.ts';
 
 const LOOPBACK = { host: '127.0.0.1', port: 0 };
@@ -26,14 +27,18 @@ interface Row extends Download {
 }
 
 /** Runs the demonstration. @returns true when every byte was right */
-export async function runDemo({ print }: { readonly print: (line: string) => void }): Promise<boolean> {
+export async function runDemo(
+  { print, stopRequested }: Pick<Terminal, 'print' | 'stopRequested'>,
+  { keep }: { readonly keep: boolean },
+): Promise<boolean> {
   const { file, name } = demoFile();
   const origin = await listen(fileServer(file));
   const reverse = await startReverse({
     origin: `http://127.0.0.1:${port(origin)}`,
     secret: randomSecret(),
     listen: LOOPBACK,
-    admin: undefined,
+    admin: LOOPBACK,
+    showsNames: true,
   });
   const wan = new WanLink({ target: reverse.address, bitsPerSecond: 100e6, roundTripMs: 40 });
   await listen(wan.server);
@@ -58,6 +63,10 @@ export async function runDemo({ print }: { readonly print: (line: string) => voi
       `  branch ${'AB'[index]}     ${place}        peerdist branch, a client's proxy; blocks for peers at ${peers}`,
     );
   }
+  print('');
+  print('Dashboards, while this runs:');
+  for (const [index, { admin }] of branches.entries()) print(`  branch ${'AB'[index]}     http://${admin}/dashboard`);
+  print(`  head office  http://${formatListen(reverse.addressOf('admin') ?? LOOPBACK)}/dashboard`);
   print('');
 
   const rows: Row[] = [];
@@ -89,6 +98,10 @@ export async function runDemo({ print }: { readonly print: (line: string) => voi
   print(table(rows));
   const matches = rows.every((row) => row.matches);
   print(matches ? 'Every byte was compared with the file: all right.' : 'WRONG BYTES: see the table.');
+  if (keep) {
+    print('Everything is left running; Ctrl+C ends it.');
+    await stopRequested;
+  }
   client.close();
   neighbour.close();
   wan.close();
