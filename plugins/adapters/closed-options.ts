@@ -34,7 +34,7 @@ export function assertAmounts(amounts: Readonly<Record<string, number | undefine
  */
 export function assertNoParts(peerdist: unknown, parts: Readonly<Record<string, unknown>>): void {
   if (peerdist === undefined) return;
-  const [name] = Object.keys(parts).filter((each) => parts[each] !== undefined);
+  const name = Object.keys(parts).find((each) => parts[each] !== undefined);
   if (name === undefined) return;
   throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `give either peerdist or ${name}: a PeerDist brings its own`);
 }

@@ -1,12 +1,5 @@
 /** The calls an application makes to its ServerResponse, in all the forms that Node takes. */
-import type { OutgoingHttpHeader, ServerResponse } from 'node:http';
-
-/** A call that waits until it is known what becomes of the answer. */
-export interface HeldCall {
-  readonly kind: 'write' | 'end' | 'flush';
-  readonly chunk?: Uint8Array | undefined;
-  readonly callback?: (() => void) | undefined;
-}
+import type { ServerResponse } from 'node:http';
 
 /** `write` and `end` take a chunk, an encoding and a callback, and each of them can be left out. */
 export function normalized(args: readonly unknown[]): { chunk: unknown; callback: (() => void) | undefined } {
@@ -37,7 +30,7 @@ export function readHeadArguments(response: ServerResponse, args: readonly unkno
   if (fields === undefined || fields === null) return;
   if (!Array.isArray(fields)) {
     for (const [name, value] of Object.entries(fields)) {
-      if (name !== '') response.setHeader(name, value as OutgoingHttpHeader as string);
+      if (name !== '') response.setHeader(name, value as string);
     }
     return;
   }

@@ -25,17 +25,16 @@ export async function sendAnswer(answer: ProxyResponse, run: ApplicationRun): Pr
     await pipeline([answer.stream(), new Sink(run)]);
   } catch (error) {
     // A client that leaves is no failure; a body that breaks is.
-    if (!client.destroyed) capture.sink().destroy();
+    if (!client.destroyed) capture.native.destroy();
     if ((error as NodeJS.ErrnoException).code !== 'ERR_STREAM_PREMATURE_CLOSE') throw error;
   }
 }
 
 /** Pieces that are all in memory, head and body in one write. */
 function sendPieces(pieces: readonly Uint8Array[], { capture, client }: ApplicationRun): void {
-  const sink = capture.sink();
   client.cork();
-  for (const piece of pieces) sink.write(piece);
-  sink.end();
+  for (const piece of pieces) capture.native.write(piece);
+  capture.native.end();
 }
 
 /** The fields in which an answer differs from what the application wrote; undefined where it has one no more. */
@@ -57,22 +56,22 @@ function changedFields(
 /** The client's connection as a stream, past the application. */
 class Sink extends Writable {
   readonly #client: ApplicationRun['client'];
-  readonly #sink: ReturnType<CapturedResponse['sink']>;
+  readonly #native: CapturedResponse['native'];
 
   constructor({ capture, client }: ApplicationRun) {
     super();
     this.#client = client;
-    this.#sink = capture.sink();
+    this.#native = capture.native;
     client.once('close', () => this.destroy());
   }
 
   override _write(chunk: Uint8Array, _encoding: BufferEncoding, callback: () => void): void {
-    if (this.#sink.write(chunk)) callback();
+    if (this.#native.write(chunk)) callback();
     else this.#client.once('drain', callback);
   }
 
   override _final(callback: () => void): void {
-    this.#sink.end();
+    this.#native.end();
     callback();
   }
 }

@@ -1,0 +1,109 @@
+import { Readable } from 'node:stream';
+
+/** A call of an application that waits until it is known what becomes of its answer. */
+export interface HeldCall {
+  readonly kind: 'write' | 'end' | 'flush';
+  readonly chunk?: Uint8Array | undefined;
+  readonly callback?: (() => void) | undefined;
+}
+
+/** Bytes an application may write ahead. Policy, not protocol: that of a file stream. */
+const MAX_HELD_BYTES = 64 * 1024;
+
+export interface HeldCallsOptions {
+  /** Called when there is room again for an application that had to wait. */
+  readonly onDrain: () => void;
+  /** Called with what wants to know that the answer has been sent. */
+  readonly onFinish: (callback: () => void) => void;
+}
+
+/**
+ * What an application has written and nobody has taken yet. An application that goes on writing when it is told to wait makes it longer, as it
+ * makes Node's own buffer longer.
+ */
+export class HeldCalls {
+  /** True when the application has been told to wait. */
+  wantsDrain = false;
+  readonly #options: HeldCallsOptions;
+  #calls: HeldCall[] = [];
+  #bytes = 0;
+  #body: HeldBody | undefined;
+
+  constructor(options: HeldCallsOptions) {
+    this.#options = options;
+  }
+
+  /** Bytes of body that wait. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get hasFlush(): boolean {
+    return this.#calls.some(({ kind }) => kind === 'flush');
+  }
+
+  add(call: HeldCall): void {
+    this.#calls.push(call);
+    this.#bytes += call.chunk?.byteLength ?? 0;
+    this.wantsDrain = this.#bytes >= MAX_HELD_BYTES;
+    this.#feed();
+  }
+
+  /** All of them, which are then somebody else's. */
+  take(): readonly HeldCall[] {
+    this.#bytes = 0;
+    this.wantsDrain = false;
+    return this.#calls.splice(0);
+  }
+
+  /** The body as a stream. What nobody has read of it can still be taken. */
+  body(): Readable {
+    this.#body = new HeldBody(() => this.#feed());
+    return this.#body;
+  }
+
+  /** Ends the stream of the body before its time. */
+  break(error: Error): void {
+    this.#body?.destroy(error);
+  }
+
+  /** Gives the stream what it wants. A drain of the connection may let the application write before its time, but only as much as has left. */
+  #feed(): void {
+    const body = this.#body;
+    for (;;) {
+      const call = body?.isWanting === true ? this.#calls.shift() : undefined;
+      if (body === undefined || call === undefined) break;
+      const { kind, chunk, callback } = call;
+      this.#bytes -= chunk?.byteLength ?? 0;
+      if (chunk !== undefined) body.give(chunk);
+      if (kind === 'end') body.give(null);
+      if (callback === undefined) continue;
+      if (kind === 'end') this.#options.onFinish(callback);
+      else process.nextTick(callback);
+    }
+    if (!this.wantsDrain || this.#bytes >= MAX_HELD_BYTES) return;
+    this.wantsDrain = false;
+    process.nextTick(this.#options.onDrain);
+  }
+}
+
+class HeldBody extends Readable {
+  isWanting = false;
+  readonly #feed: () => void;
+
+  constructor(feed: () => void) {
+    super({ highWaterMark: MAX_HELD_BYTES });
+    this.#feed = feed;
+    // Whoever reads it sees the error; nobody has to.
+    this.on('error', () => {});
+  }
+
+  give(chunk: Uint8Array | null): void {
+    this.isWanting = this.push(chunk);
+  }
+
+  override _read(): void {
+    this.isWanting = true;
+    this.#feed();
+  }
+}
