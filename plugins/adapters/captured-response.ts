@@ -30,6 +30,7 @@ export class CapturedResponse {
   readonly #sources = new Set<Readable>();
   #state: State = 'waiting';
   #hasEnded = false;
+  #isFinishing = false;
   /** Node makes the head by itself, and knows the length, when the first thing it is told is the end. */
   #endsAtOnce = false;
   #onHead: (() => void) | undefined;
@@ -59,7 +60,6 @@ export class CapturedResponse {
     });
     response.on('pipe', (source) => this.#sources.add(source));
     response.on('unpipe', (source) => this.#sources.delete(source));
-    response.once('close', () => this.#calls.break(new PeerDistAbortError('close')));
   }
 
   /** Settles when the application has begun to write. It may never do so. */
@@ -70,10 +70,10 @@ export class CapturedResponse {
     });
   }
 
-  /** Settles when the application has written everything. It may never do so. */
+  /** Settles when the application has written everything that matters. It may never do so. */
   ended(): Promise<void> {
     return new Promise((resolve) => {
-      if (this.#hasEnded) resolve();
+      if (this.#hasEnded || this.#state === 'dropped') resolve();
       else this.#onEnd = resolve;
     });
   }
@@ -91,7 +91,8 @@ export class CapturedResponse {
 
   /** The held body as a stream. */
   body(): Readable {
-    return this.#calls.body();
+    const { 'content-length': length } = this.fields();
+    return this.#calls.body(length === undefined ? undefined : Number(length));
   }
 
   /** Changes fields of the held answer; undefined removes one. */
@@ -108,13 +109,14 @@ export class CapturedResponse {
     this.#state = 'passing';
     native.openHead();
     if (!this.#endsAtOnce) native.writeHead(this.#response.statusCode);
+    let hasRoom = true;
     for (const { kind, chunk, callback } of this.#calls.take()) {
       if (kind === 'flush') native.flushHeaders();
-      else if (kind === 'write') native.write(chunk, callback);
+      else if (kind === 'write') hasRoom = native.write(chunk, callback);
       else if (chunk === undefined) native.end(callback);
       else native.end(chunk, callback);
     }
-    if (wantsDrain && !native.writableNeedDrain) this.#response.emit('drain');
+    if (wantsDrain && hasRoom) this.#response.emit('drain');
   }
 
   /** Sends the head. Whoever reads {@link body} sends that. */
@@ -142,6 +144,14 @@ export class CapturedResponse {
       source.destroy();
     }
     for (const { callback } of this.#calls.take()) if (callback !== undefined) process.nextTick(callback);
+  }
+
+  /** Ends what is sent in place of the application's own writing. */
+  finish(): void {
+    // A response that is not one of Node's may destroy itself at its end.
+    this.#isFinishing = true;
+    this.native.end();
+    this.#isFinishing = false;
   }
 
   /** Gives up what the application has written, so that it can be asked once more. */
@@ -215,7 +225,7 @@ export class CapturedResponse {
 
   /** An answer that breaks off must not pass for a whole one. Of an answer that nobody gets it is no matter. */
   #destroy(error: Error | undefined): ServerResponse {
-    if (this.#state === 'dropped') return this.#response;
+    if (this.#state === 'dropped' && !this.#isFinishing) return this.#response;
     this.#calls.break(error ?? new PeerDistAbortError('close'));
     return this.native.destroy(error);
   }

@@ -1,4 +1,4 @@
-import type { FastifyPluginCallback } from 'fastify';
+import type { FastifyPluginAsync } from 'fastify';
 import { PublishedApplication } from './published-application.ts';
 import type { PublishingOptions } from './publishing-options.ts';
 
@@ -10,8 +10,8 @@ export type { PublishingOptions } from './publishing-options.ts';
  *
  * @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION`, as a rejection of `ready` and `listen`
  */
-export const peerdist: FastifyPluginCallback<PublishingOptions> = Object.assign(
-  ((instance, options, done) => {
+export const peerdist: FastifyPluginAsync<PublishingOptions> = Object.assign(
+  (async (instance, options) => {
     const application = new PublishedApplication(options);
     // Before parsing and handlers, on the raw response: whatever Fastify is going to write to it, streams and errors included, is an answer.
     instance.addHook('onRequest', (request, reply, next) => {
@@ -19,8 +19,7 @@ export const peerdist: FastifyPluginCallback<PublishingOptions> = Object.assign(
       application.handle(request.raw, reply.raw, { run: () => next(), rerun });
     });
     instance.addHook('onClose', () => application.close());
-    done();
-  }) satisfies FastifyPluginCallback<PublishingOptions>,
+  }) satisfies FastifyPluginAsync<PublishingOptions>,
   {
     // Without these its hooks would be for its own routes, and it has none.
     [Symbol.for('skip-override')]: true,

@@ -27,6 +27,7 @@ export class HeldCalls {
   readonly #options: HeldCallsOptions;
   #calls: HeldCall[] = [];
   #bytes = 0;
+  #left = Infinity;
   #body: HeldBody | undefined;
 
   constructor(options: HeldCallsOptions) {
@@ -56,8 +57,14 @@ export class HeldCalls {
     return this.#calls.splice(0);
   }
 
-  /** The body as a stream. What nobody has read of it can still be taken. */
-  body(): Readable {
+  /**
+   * The body as a stream. What nobody has read of it can still be taken.
+   *
+   * @param length bytes it has, where that is known. It ends with the last of them, and not when the application says so: a client that has
+   * got them all may leave at once, and whoever hashes the body must not take that for its breaking off
+   */
+  body(length: number | undefined): Readable {
+    this.#left = length ?? Infinity;
     this.#body = new HeldBody(() => this.#feed());
     return this.#body;
   }
@@ -70,13 +77,15 @@ export class HeldCalls {
   /** Gives the stream what it wants. A drain of the connection may let the application write before its time, but only as much as has left. */
   #feed(): void {
     const body = this.#body;
-    for (;;) {
-      const call = body?.isWanting === true ? this.#calls.shift() : undefined;
-      if (body === undefined || call === undefined) break;
+    while (body !== undefined && (body.isWanting || body.isOver)) {
+      const call = this.#calls.shift();
+      if (call === undefined) break;
       const { kind, chunk, callback } = call;
-      this.#bytes -= chunk?.byteLength ?? 0;
-      if (chunk !== undefined) body.give(chunk);
-      if (kind === 'end') body.give(null);
+      const length = chunk?.byteLength ?? 0;
+      this.#bytes -= length;
+      this.#left -= length;
+      if (chunk !== undefined && !body.isOver) body.give(chunk);
+      if (!body.isOver && (kind === 'end' || this.#left === 0)) body.give(null);
       if (callback === undefined) continue;
       if (kind === 'end') this.#options.onFinish(callback);
       else process.nextTick(callback);
@@ -89,6 +98,7 @@ export class HeldCalls {
 
 class HeldBody extends Readable {
   isWanting = false;
+  isOver = false;
   readonly #feed: () => void;
 
   constructor(feed: () => void) {
@@ -99,7 +109,10 @@ class HeldBody extends Readable {
   }
 
   give(chunk: Uint8Array | null): void {
-    this.isWanting = this.push(chunk);
+    // Whoever takes the chunk at once may want the next one before this is over.
+    this.isWanting = false;
+    if (chunk === null) this.isOver = true;
+    if (this.push(chunk)) this.isWanting = true;
   }
 
   override _read(): void {

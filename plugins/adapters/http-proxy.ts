@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http';
 import { PublishedApplication } from './published-application.ts';
 import type { PublishingOptions } from './publishing-options.ts';
 
@@ -7,6 +7,7 @@ export type { PublishingOptions } from './publishing-options.ts';
 /** What is needed of a server of `http-proxy`; that of `http-proxy-3` and `httpxy` will do as well. */
 export interface WebProxy {
   web(request: IncomingMessage, response: ServerResponse, ...rest: never[]): unknown;
+  on(event: 'proxyReq', listener: (upstream: ClientRequest, request: unknown, response: unknown) => void): unknown;
   on(event: 'proxyRes', listener: (upstream: IncomingMessage, request: unknown, response: unknown) => void): unknown;
 }
 
@@ -31,11 +32,16 @@ export function publish<Proxy extends WebProxy>(
 ): PublishingProxy<RestOf<Proxy['web']>> {
   const application = new PublishedApplication(options);
   const clients = new WeakSet<ServerResponse>();
+  const clientOf = (response: unknown): ServerResponse | undefined =>
+    clients.has(response as ServerResponse) ? (response as ServerResponse) : undefined;
+  // The library pipes, and a pipe passes on neither that its source has broken off nor that its client has left.
+  proxy.on('proxyReq', (upstream, _request, response) => {
+    const client = clientOf(response);
+    client?.once('close', () => void (client.writableFinished || upstream.destroy()));
+  });
   proxy.on('proxyRes', (upstream, _request, response) => {
-    // The library pipes, and a pipe does not pass on that its source has broken off.
-    upstream.once('close', () => {
-      if (!upstream.complete && clients.has(response as ServerResponse)) (response as ServerResponse).destroy();
-    });
+    const client = clientOf(response);
+    upstream.once('close', () => void (upstream.complete || client?.destroy()));
   });
   const handle = (message: IncomingMessage, client: ServerResponse, ...rest: RestOf<Proxy['web']>): void => {
     clients.add(client);

@@ -40,12 +40,13 @@ export class PublishedApplication {
     const capture = new CapturedResponse(client);
     const started = systemClock.now();
     const { observer = ignoreObservations } = this.#options;
-    client.once('close', () => {
+    const signal = departureOf(message, client, () => {
       observer({ type: 'exchange', status: client.statusCode, seconds: (systemClock.now() - started) / 1000 });
     });
-    const request = new ApplicationRequest(message, () => departureOf(message, client));
+    const request = new ApplicationRequest(message, signal);
     const run = new ApplicationRun({ client, capture, request, calls });
-    void this.#exchange(run).catch(() => client.destroy());
+    // Whatever ends an exchange early has broken the connection; nobody else has to hear of it.
+    void this.#exchange(run).catch(() => capture.native.destroy());
   }
 
   /** Ends it: from now on everything goes straight to the application. A PeerDist that was given stays open. */
@@ -87,19 +88,20 @@ export class PublishedApplication {
   }
 }
 
-/** Fires when the client goes away before it has its answer. */
-function departureOf({ socket }: IncomingMessage, client: ServerResponse): AbortSignal {
+/** Fires when the client goes away before it has its answer. @param onClose called when the exchange is over, one way or the other */
+function departureOf({ socket }: IncomingMessage, client: ServerResponse, onClose: () => void): AbortSignal {
   const controller = new AbortController();
   const leave = (): void => {
     socket.off('close', leave);
     if (!client.writableFinished) controller.abort(new PeerDistAbortError('signal'));
   };
+  client.once('close', () => {
+    leave();
+    onClose();
+  });
+  // A request in a pipeline has no connection of its own yet, and its response would not hear the client leave.
+  socket.setMaxListeners(0);
+  socket.once('close', leave);
   if (client.destroyed || socket.destroyed) leave();
-  else {
-    client.once('close', leave);
-    // A request in a pipeline has no connection of its own yet, and its response would not hear the client leave.
-    socket.setMaxListeners(0);
-    socket.once('close', leave);
-  }
   return controller.signal;
 }

@@ -8,7 +8,8 @@ import type { CapturedResponse } from './captured-response.ts';
  * Gives the client what the kit has decided on: the application's answer as it was written, or with its body through the kit's streams, or
  * something else. Fields change only where the kit has changed them.
  *
- * @throws what broke the body after the head was sent; the connection is then broken too, so that a cut body cannot pass for a whole one
+ * @throws what broke the body after the head was sent, which may be that the client has left; the connection is then broken too, so that a cut body
+ * cannot pass for a whole one
  */
 export async function sendAnswer(answer: ProxyResponse, run: ApplicationRun): Promise<void> {
   const { capture, client, answered } = run;
@@ -22,11 +23,10 @@ export async function sendAnswer(answer: ProxyResponse, run: ApplicationRun): Pr
   const { body } = answer;
   if (Array.isArray(body) && answer.transforms.length === 0) return sendPieces(body as Uint8Array[], run);
   try {
-    await pipeline([answer.stream(), new Sink(run)]);
+    await pipeline([answer.stream(), new Sink(run)], { signal: run.request.proxied.signal });
   } catch (error) {
-    // A client that leaves is no failure; a body that breaks is.
     if (!client.destroyed) capture.native.destroy();
-    if ((error as NodeJS.ErrnoException).code !== 'ERR_STREAM_PREMATURE_CLOSE') throw error;
+    throw error;
   }
 }
 
@@ -34,7 +34,7 @@ export async function sendAnswer(answer: ProxyResponse, run: ApplicationRun): Pr
 function sendPieces(pieces: readonly Uint8Array[], { capture, client }: ApplicationRun): void {
   client.cork();
   for (const piece of pieces) capture.native.write(piece);
-  capture.native.end();
+  capture.finish();
 }
 
 /** The fields in which an answer differs from what the application wrote; undefined where it has one no more. */
@@ -56,22 +56,24 @@ function changedFields(
 /** The client's connection as a stream, past the application. */
 class Sink extends Writable {
   readonly #client: ApplicationRun['client'];
-  readonly #native: CapturedResponse['native'];
+  readonly #capture: CapturedResponse;
 
   constructor({ capture, client }: ApplicationRun) {
     super();
     this.#client = client;
-    this.#native = capture.native;
-    client.once('close', () => this.destroy());
+    this.#capture = capture;
   }
 
   override _write(chunk: Uint8Array, _encoding: BufferEncoding, callback: () => void): void {
-    if (this.#native.write(chunk)) callback();
+    if (this.#capture.native.write(chunk)) callback();
     else this.#client.once('drain', callback);
   }
 
   override _final(callback: () => void): void {
-    this.#native.end();
-    callback();
+    // Bytes can all be there before the application is at its end.
+    void this.#capture.ended().then(() => {
+      this.#capture.finish();
+      callback();
+    });
   }
 }
