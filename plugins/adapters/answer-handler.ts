@@ -1,3 +1,4 @@
+import { STATUS_CODES } from 'node:http';
 import { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { type Dispatcher, errors } from 'undici';
@@ -74,7 +75,7 @@ export class AnswerController implements Dispatcher.DispatchController {
     this.rawHeaders = Object.entries(fields).flatMap(([name, value]) =>
       [value].flat().flatMap((line) => [Buffer.from(name, 'latin1'), Buffer.from(line, 'latin1')]),
     );
-    this.#told(() => this.#handler.onResponseStart?.(this, status, fields, statusText));
+    this.#told(() => this.#handler.onResponseStart?.(this, status, fields, statusText ?? STATUS_CODES[status]));
     try {
       if (response.body === null) await this.#resumed();
       else await pipeline(response.stream(), this.#sink(), { signal: this.signal });
@@ -83,8 +84,13 @@ export class AnswerController implements Dispatcher.DispatchController {
       return;
     }
     if (this.#hasEnded || this.aborted) return;
-    this.#told(() => this.#handler.onResponseEnd?.(this, {}));
-    this.#hasEnded = true;
+    try {
+      this.#handler.onResponseEnd?.(this, {});
+      this.#hasEnded = true;
+    } catch (error) {
+      // So says one that wants to begin again: it has not called anything off.
+      this.fail(error as Error);
+    }
   }
 
   #sink(): Writable {

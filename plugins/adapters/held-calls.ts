@@ -77,9 +77,16 @@ export class HeldCalls {
   /** Gives the stream what it wants. A drain of the connection may let the application write before its time, but only as much as has left. */
   #feed(): void {
     const body = this.#body;
-    while (body !== undefined && (body.isWanting || body.isOver)) {
+    if (body !== undefined) this.#giveTo(body);
+    if (!this.wantsDrain || this.#bytes >= MAX_HELD_BYTES) return;
+    this.wantsDrain = false;
+    process.nextTick(this.#options.onDrain);
+  }
+
+  #giveTo(body: HeldBody): void {
+    while (body.isWanting || body.isOver) {
       const call = this.#calls.shift();
-      if (call === undefined) break;
+      if (call === undefined) return;
       const { kind, chunk, callback } = call;
       const length = chunk?.byteLength ?? 0;
       this.#bytes -= length;
@@ -90,9 +97,6 @@ export class HeldCalls {
       if (kind === 'end') this.#options.onFinish(callback);
       else process.nextTick(callback);
     }
-    if (!this.wantsDrain || this.#bytes >= MAX_HELD_BYTES) return;
-    this.wantsDrain = false;
-    process.nextTick(this.#options.onDrain);
   }
 }
 
