@@ -44,14 +44,13 @@ export class AnswerController implements Dispatcher.DispatchController {
 
   resume(): void {
     this.#isPaused = false;
-    this.#onResume?.();
-    this.#onResume = undefined;
+    this.#goOn();
   }
 
   abort(reason?: Error): void {
     if (this.#hasEnded || this.aborted) return;
     this.#abort.abort(reason ?? new errors.RequestAbortedError());
-    this.#onResume?.();
+    this.#goOn();
     // Not from inside the handler: it has not come to its own end yet.
     queueMicrotask(() => this.fail(this.#abort.signal.reason as Error));
   }
@@ -97,7 +96,8 @@ export class AnswerController implements Dispatcher.DispatchController {
     return new Writable({
       highWaterMark: 1,
       write: (chunk: Buffer, _encoding, callback) => {
-        this.#told(() => this.#handler.onResponseData?.(this, chunk));
+        // What a program does to its bytes must not be done to those of the cache.
+        this.#told(() => this.#handler.onResponseData?.(this, Buffer.from(chunk)));
         if (this.#isPaused && !this.aborted) this.#onResume = callback;
         else callback();
       },
@@ -111,6 +111,12 @@ export class AnswerController implements Dispatcher.DispatchController {
       if (!this.#isPaused || this.aborted) resolve();
       else this.#onResume = resolve;
     });
+  }
+
+  #goOn(): void {
+    const resume = this.#onResume;
+    this.#onResume = undefined;
+    resume?.();
   }
 
   /** A handler that throws has refused the answer. */

@@ -52,6 +52,8 @@ export class ApplicationRun {
    * has not got the application has to say it all once more.
    */
   async answer(asked: ProxyRequest): Promise<ProxyResponse> {
+    const { signal } = this.request.proxied;
+    if (signal.aborted) throw signal.reason;
     if (!this.#hasStarted) {
       // A 304 that turns out to be of no use would be the only answer there is.
       this.#shown = this.#calls.rerun === undefined ? this.#withoutOwnConditions(asked.headers) : asked.headers;

@@ -193,7 +193,9 @@ export class CapturedResponse {
       if (callback !== undefined) process.nextTick(callback);
       return false;
     }
-    this.#calls.add({ kind: 'write', chunk: bytesOf(chunk), callback });
+    const bytes = bytesOf(chunk);
+    // Whoever waits for a callback may use the same memory again after it.
+    this.#calls.add({ kind: 'write', chunk: callback === undefined ? bytes : Uint8Array.from(bytes), callback });
     return !this.#calls.wantsDrain;
   }
 

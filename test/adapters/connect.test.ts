@@ -499,6 +499,23 @@ t.test('a client that does not read holds the handler back', async (t) => {
   await seen.published();
 });
 
+t.test('a handler that uses one buffer again and again', async (t) => {
+  const { port, seen } = await bare(t, (_request, response) => {
+    response.setHeader('etag', '"one"');
+    const buffer = Buffer.alloc(10_000);
+    const write = (at: number): void => {
+      if (at === FILE.byteLength) return void response.end();
+      buffer.set(FILE.subarray(at, at + buffer.byteLength));
+      return void response.write(buffer, () => write(at + buffer.byteLength));
+    };
+    write(0);
+  });
+  t.ok(same((await askCoded(port, '/')).body, FILE));
+  await seen.published();
+  t.ok(await describes((await askCoded(port, '/')).body, FILE));
+  t.ok(same((await ask(port, '/')).body, FILE));
+});
+
 t.test('replaced answers: what fed them is closed', async (t) => {
   const root = folder(t, { 'file.bin': LARGE });
   let open = 0;

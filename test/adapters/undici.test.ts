@@ -103,6 +103,23 @@ t.test('the second download costs no body, a range neither, and a file that has 
   t.ok(same((await download(dispatcher, `${url}/asked`)).body, next));
 });
 
+t.test('what a program does to the bytes it got is not done to the cache', async (t) => {
+  const small = seededBytes(4, 70_000);
+  const { url } = await office(t, { '/small': { body: small, etag: '"one"', headers: FRESH } });
+  const { dispatcher, seen } = caching(t);
+  await download(dispatcher, `${url}/small`);
+  await seen.remembered();
+  for (let round = 0; round < 2; round += 1) {
+    const { body } = await dispatcher.request({ origin: url, path: '/small', method: 'GET' });
+    const pieces: Buffer[] = [];
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      pieces.push(Buffer.from(chunk));
+      chunk.fill(0);
+    }
+    t.ok(same(Buffer.concat(pieces), small));
+  }
+});
+
 t.test('every way of asking: request, stream, pipeline, the fetch of undici and that of Node', async (t) => {
   const { url } = await office(t, {
     '/file': { body: FILE, etag: '"one"', headers: { ...FRESH, 'set-cookie': ['a=1', 'b=2'] } },
