@@ -499,6 +499,48 @@ t.test('a client that does not read holds the handler back', async (t) => {
   await seen.published();
 });
 
+t.test('a client that leaves with the last byte, before the handler has come to its end', async (t) => {
+  const { port, seen } = await bare(t, (_request, response) => {
+    response.setHeader('etag', '"one"').setHeader('content-length', FILE.byteLength).write(FILE);
+    response.on('close', () => response.end());
+  });
+  t.ok(same((await askCoded(port, '/')).body, FILE));
+  await seen.published();
+  const hashes = await begin(port, '/', { fields: V2_REQUEST });
+  t.ok(await describes((await inTime(hashes.answer(), 'hashes')).body, FILE));
+  hashes.close();
+});
+
+t.test('a handler finds its response as it left it', async (t) => {
+  const seen: unknown[] = [];
+  const { port } = await bare(t, (_request, response) => {
+    t.notOk(response.headersSent);
+    response.setHeader('etag', '"one"').writeHead(200);
+    seen.push(response.headersSent, response.writableEnded, response.hasHeader('etag'));
+    t.throws(() => response.setHeader('x', 'y'), { code: 'ERR_HTTP_HEADERS_SENT' });
+    t.throws(() => response.writeHead(200), { code: 'ERR_HTTP_HEADERS_SENT' });
+    t.throws(() => response.write({} as string), { code: 'ERR_INVALID_ARG_TYPE' });
+    seen.push(response.write('small'), response.writableNeedDrain);
+    seen.push(response.write(FILE), response.writableNeedDrain);
+    response.once('drain', () => {
+      response.end(() => seen.push(response.writableFinished));
+      seen.push(
+        response.writableEnded,
+        response.write('late', () => {}),
+      );
+      response.on('error', () => {});
+    });
+  });
+  for (const fields of [{}, V2_REQUEST]) {
+    seen.length = 0;
+    const { body } = await ask(port, '/', { fields });
+    t.equal(body.byteLength, FILE.byteLength + 5);
+    await until(() => seen.length === 10, 'the end has been told');
+    t.strictSame(seen.slice(0, 8), [true, false, true, true, false, false, true, true]);
+    t.strictSame(seen.slice(8).toSorted(), [false, true]);
+  }
+});
+
 t.test('a handler that uses one buffer again and again', async (t) => {
   const { port, seen } = await bare(t, (_request, response) => {
     response.setHeader('etag', '"one"');
