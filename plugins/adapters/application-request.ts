@@ -27,7 +27,7 @@ export class ApplicationRequest {
   readonly #headers: IncomingMessage['headers'];
   readonly #rawHeaders: string[];
 
-  constructor(message: IncomingMessage, signal: AbortSignal) {
+  constructor(message: IncomingMessage, signal: () => AbortSignal) {
     this.#message = message;
     this.#headers = message.headers;
     this.#rawHeaders = message.rawHeaders;

@@ -4,6 +4,7 @@ import { fieldValue, type HeaderFields } from '../../lib/http/index.ts';
 import { type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { ApplicationRequest } from './application-request.ts';
 import type { CapturedResponse } from './captured-response.ts';
+import type { Departure } from './departure.ts';
 import { strongFileTag } from './file-tags.ts';
 
 /** How the application is put to work on a request. */
@@ -21,6 +22,7 @@ export class ApplicationRun {
   readonly client: ServerResponse;
   readonly capture: CapturedResponse;
   readonly request: ApplicationRequest;
+  readonly departure: Departure;
   /** True when something has been sent. */
   hasAnswered = false;
   /** The application's answer as the kit has seen it. */
@@ -33,16 +35,19 @@ export class ApplicationRun {
     client,
     capture,
     request,
+    departure,
     calls,
   }: {
     readonly client: ServerResponse;
     readonly capture: CapturedResponse;
     readonly request: ApplicationRequest;
+    readonly departure: Departure;
     readonly calls: ApplicationCalls;
   }) {
     this.client = client;
     this.capture = capture;
     this.request = request;
+    this.departure = departure;
     this.#calls = calls;
     this.#shown = request.proxied.headers;
   }
@@ -52,21 +57,20 @@ export class ApplicationRun {
    * has not got the application has to say it all once more.
    */
   async answer(asked: ProxyRequest): Promise<ProxyResponse> {
-    const { signal } = this.request.proxied;
-    if (signal.aborted) throw signal.reason;
+    if (this.departure.reason !== undefined) throw this.departure.reason;
     if (!this.#hasStarted) {
       // A 304 that turns out to be of no use would be the only answer there is.
       this.#shown = this.#calls.rerun === undefined ? this.#withoutOwnConditions(asked.headers) : asked.headers;
       this.request.show(this.#shown);
       this.start();
     } else if (this.client.statusCode === 304 && CONDITIONS.some((name) => this.#shown[name] !== asked.headers[name])) {
-      await this.#orDeparture(this.capture.ended());
+      await this.departure.before(this.capture.ended());
       this.#shown = asked.headers;
       this.capture.restart();
       this.request.show(asked.headers);
       this.#calls.rerun?.();
     }
-    await this.headOrDeparture();
+    await this.departure.before(this.capture.head());
     this.answered = this.#view();
     return this.answered;
   }
@@ -83,24 +87,6 @@ export class ApplicationRun {
         throw error;
       });
     }
-  }
-
-  /** Settles when the application has begun to answer. @throws {@link PeerDistError} `ERR_PEERDIST_OPERATION_ABORTED` when the client leaves before */
-  headOrDeparture(): Promise<void> {
-    return this.#orDeparture(this.capture.head());
-  }
-
-  #orDeparture(promise: Promise<void>): Promise<void> {
-    const { signal } = this.request.proxied;
-    return new Promise((resolve, reject) => {
-      const leave = (): void => reject(signal.reason as Error);
-      if (signal.aborted) leave();
-      signal.addEventListener('abort', leave, { once: true });
-      void promise.then(() => {
-        signal.removeEventListener('abort', leave);
-        resolve();
-      });
-    });
   }
 
   #view(): ProxyResponse {

@@ -4,7 +4,6 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { systemClock } from '../../lib/clock.ts';
-import { PeerDistAbortError } from '../../lib/errors.ts';
 import { Kit } from '../../lib/kit/index.ts';
 import { ignoreObservations } from '../../lib/observer.ts';
 import { PeerDist } from '../../lib/peerdist/index.ts';
@@ -12,6 +11,7 @@ import { createContentServer } from '../content-server/index.ts';
 import { ApplicationRequest, isReadOnly } from './application-request.ts';
 import { type ApplicationCalls, ApplicationRun } from './application-run.ts';
 import { CapturedResponse } from './captured-response.ts';
+import { Departure } from './departure.ts';
 import { assertPublishingOptions, type PublishingOptions } from './publishing-options.ts';
 import { sendAnswer } from './send-answer.ts';
 
@@ -40,11 +40,11 @@ export class PublishedApplication {
     const capture = new CapturedResponse(client);
     const started = systemClock.now();
     const { observer = ignoreObservations } = this.#options;
-    const signal = departureOf(message, client, () => {
+    const departure = new Departure(message, client, () => {
       observer({ type: 'exchange', status: client.statusCode, seconds: (systemClock.now() - started) / 1000 });
     });
-    const request = new ApplicationRequest(message, signal);
-    const run = new ApplicationRun({ client, capture, request, calls });
+    const request = new ApplicationRequest(message, () => departure.signal);
+    const run = new ApplicationRun({ client, capture, request, departure, calls });
     // Whatever ends an exchange early has broken the connection; nobody else has to hear of it.
     void this.#exchange(run).catch(() => capture.native.destroy());
   }
@@ -67,10 +67,10 @@ export class PublishedApplication {
       await sendAnswer(answer, run);
     } catch (error) {
       // Whatever went wrong here, the application's answer is still to be had, unless its client is gone or has begun to get one.
-      if (request.proxied.signal.aborted || run.hasAnswered) throw error;
+      if (run.departure.reason !== undefined || run.hasAnswered) throw error;
       request.restore();
       run.start();
-      await run.headOrDeparture();
+      await run.departure.before(capture.head());
       capture.pass();
     }
   }
@@ -86,22 +86,4 @@ export class PublishedApplication {
     await kit.start();
     return kit;
   }
-}
-
-/** Fires when the client goes away before it has its answer. @param onClose called when the exchange is over, one way or the other */
-function departureOf({ socket }: IncomingMessage, client: ServerResponse, onClose: () => void): AbortSignal {
-  const controller = new AbortController();
-  const leave = (): void => {
-    socket.off('close', leave);
-    if (!client.writableFinished) controller.abort(new PeerDistAbortError('signal'));
-  };
-  client.once('close', () => {
-    leave();
-    onClose();
-  });
-  // A request in a pipeline has no connection of its own yet, and its response would not hear the client leave.
-  socket.setMaxListeners(0);
-  socket.once('close', leave);
-  if (client.destroyed || socket.destroyed) leave();
-  return controller.signal;
 }

@@ -23,7 +23,7 @@ export async function sendAnswer(answer: ProxyResponse, run: ApplicationRun): Pr
   const { body } = answer;
   if (Array.isArray(body) && answer.transforms.length === 0) return sendPieces(body as Uint8Array[], run);
   try {
-    await pipeline([answer.stream(), new Sink(run)], { signal: run.request.proxied.signal });
+    await pipeline([answer.stream(), new Sink(run)], { signal: run.departure.signal });
   } catch (error) {
     if (!client.destroyed) capture.native.destroy();
     throw error;
