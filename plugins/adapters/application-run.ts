@@ -63,12 +63,12 @@ export class ApplicationRun {
       this.#shown = this.#calls.rerun === undefined ? this.#withoutOwnConditions(asked.headers) : asked.headers;
       this.request.show(this.#shown);
       this.start();
-    } else if (this.client.statusCode === 304 && CONDITIONS.some((name) => this.#shown[name] !== asked.headers[name])) {
+    } else if (this.#calls.rerun !== undefined && this.#isForAnother(asked)) {
       await this.departure.before(this.capture.ended());
       this.#shown = asked.headers;
       this.capture.restart();
       this.request.show(asked.headers);
-      this.#calls.rerun?.();
+      this.#calls.rerun();
     }
     await this.departure.before(this.capture.head());
     this.answered = this.#view();
@@ -87,6 +87,11 @@ export class ApplicationRun {
         throw error;
       });
     }
+  }
+
+  /** True when the answer is a 304 to a condition that this request has not got. */
+  #isForAnother({ headers }: ProxyRequest): boolean {
+    return this.client.statusCode === 304 && CONDITIONS.some((name) => this.#shown[name] !== headers[name]);
   }
 
   #view(): ProxyResponse {

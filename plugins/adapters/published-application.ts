@@ -33,7 +33,7 @@ export class PublishedApplication {
     this.#kit.catch(() => {});
   }
 
-  /** Runs one exchange. Requests that can be no matter of ours go straight to the application. Never throws. */
+  /** Runs one exchange. Requests that can be no matter of ours go straight to the application. Throws what that throws. */
   handle(message: IncomingMessage, client: ServerResponse, calls: ApplicationCalls): void {
     if (this.#isClosed || captured.has(client) || !isReadOnly(message)) return calls.run();
     captured.add(client);

@@ -210,17 +210,22 @@ t.test('what is not published is on the wire as without the middleware', async (
     FORMS[target(request)]?.(request, response);
   const without = await serve(t, handle);
   const { port, seen } = await bare(t, handle);
+  const clients = [
+    { method: 'GET', version: '1.1', fields: {} },
+    { method: 'GET', version: '1.1', fields: V2_REQUEST },
+    { method: 'GET', version: '1.0', fields: V2_REQUEST },
+    { method: 'HEAD', version: '1.1', fields: V2_REQUEST },
+    { method: 'POST', version: '1.1', fields: {}, body: 'a body' },
+  ] as const;
   for (const name of Object.keys(FORMS)) {
-    for (const method of ['GET', 'HEAD', 'POST']) {
-      for (const version of ['1.1', '1.0'] as const) {
-        const wire = async (at: number): Promise<string> => {
-          const options = { method, version, fields: { connection: 'close' }, ...(method === 'POST' && { body: 'b' }) };
-          const connection = await begin(at, `/${encodeURIComponent(name)}`, options);
-          const bytes = await inTime(connection.remainder(), name);
-          return bytes.toString('latin1').replace(/Date: .*\r\n/, '');
-        };
-        t.equal(await wire(port), await wire(without), `${name}, ${method}, HTTP/${version}`);
-      }
+    for (const { fields, ...client } of clients) {
+      const wire = async (at: number): Promise<string> => {
+        const options = { ...client, fields: { connection: 'close', ...fields } };
+        const connection = await begin(at, `/${encodeURIComponent(name)}`, options);
+        const bytes = await inTime(connection.remainder(), name);
+        return bytes.toString('latin1').replace(/Date: .*\r\n/, '');
+      };
+      t.equal(await wire(port), await wire(without), `${name}, ${JSON.stringify({ ...client, ...fields })}`);
     }
   }
   t.strictSame(seen.failures, []);
@@ -330,6 +335,25 @@ t.test('a 304 that is of no use: the application says it all once more', async (
   t.notOk('cache-control' in again.headers, 'nothing is left of the run before');
   t.equal(runs, 3);
   t.strictSame(seen.failures, []);
+});
+
+t.test('without a server there is no second run, and so no condition of ours', async (t) => {
+  const conditions: unknown[] = [];
+  const seen = new AdapterObservations();
+  const middleware = connect({ observer: seen.observer });
+  t.teardown(() => middleware.close());
+  const port = await serve(t, (request, response) => {
+    // As for requests that a test injects.
+    Object.assign(request.socket, { server: undefined });
+    middleware(request, response, () => {
+      conditions.push(request.headers['if-none-match']);
+      response.setHeader('etag', '"one"').end(FILE);
+    });
+  });
+  t.ok(same((await askCoded(port, '/')).body, FILE));
+  await seen.published();
+  t.ok(await describes((await askCoded(port, '/')).body, FILE));
+  t.strictSame(conditions, [undefined, undefined]);
 });
 
 t.test('only GET and HEAD without a body are ours', async (t) => {
