@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { createServer, get, type IncomingMessage, type RequestOptions } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import t from 'tap';
 
@@ -51,14 +52,19 @@ const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes)
 
 t.test('there is a test for each example', (t) => {
   t.strictSame(readdirSync('examples').toSorted(), [
+    'connect-app.ts',
     'express.ts',
+    'fastify-app.ts',
+    'fetch-through-cache.ts',
     'forward-proxy.ts',
+    'http-proxy-app.ts',
     'loopback.ts',
     'metrics.ts',
     'peers.ts',
     'publish-and-read.ts',
     'reverse-proxy.ts',
     'throttle.ts',
+    'undici-interceptor.ts',
   ]);
   t.end();
 });
@@ -125,4 +131,42 @@ t.test('two peers: all bytes from the other one', async (t) => {
   const { process: child, lines } = await run('peers', Infinity);
   t.equal(child.exitCode ?? (await once(child, 'exit'))[0], 0);
   t.strictSame(lines, ['512000 bytes from the peer: all of them right']);
+});
+
+t.test('applications that publish their own answers: the plain body first, then hashes', async (t) => {
+  const folder = t.testdir({ file: content });
+  const applications = [
+    ['connect-app', folder, '/files/file'],
+    ['fastify-app', join(folder, 'file'), '/file'],
+    ['http-proxy-app', originUrl, '/file'],
+  ] as const;
+  for (const [name, argument, path] of applications) {
+    const { url } = await run(name, 1, argument);
+    const ask = () =>
+      download({
+        port: new URL(url).port,
+        path,
+        agent: false,
+        headers: { 'accept-encoding': 'peerdist', 'x-p2p-peerdist': 'Version=1.0' },
+      });
+    t.equal(sha256((await ask()).body), sha256(content), name);
+    t.equal((await ask()).response.headers['content-encoding'], 'peerdist', name);
+  }
+});
+
+t.test('fetch: the second download and a range cost the server nothing', async (t) => {
+  const { process: child, lines } = await run('fetch-through-cache', Infinity);
+  t.equal(child.exitCode ?? (await once(child, 'exit'))[0], 0);
+  t.strictSame(lines, [
+    '200: 2560000 bytes, of which the server sent 2560000; peerdist; fwd=uri-miss',
+    '200: 2560000 bytes, of which the server sent 0; peerdist; hit',
+    '206: 1000000 bytes, of which the server sent 0; peerdist; fwd=uri-miss',
+  ]);
+});
+
+t.test('undici: both downloads are whole', async (t) => {
+  const { process: child, lines } = await run('undici-interceptor', Infinity, `${originUrl}/file`);
+  t.equal(child.exitCode ?? (await once(child, 'exit'))[0], 0);
+  t.match(lines[0], /^first: 200, 300000 bytes; so far \d+ from the origin/);
+  t.match(lines[1], /^second: 200, 300000 bytes/);
 });
