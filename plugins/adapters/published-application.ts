@@ -2,6 +2,7 @@
  * An application as the origin of a kit with the content server in it: what it answers is hashed on its way to the client, and the next client
  * that can use content information gets that, if the application agrees. The room behind `connect`, `fastify` and `http-proxy`.
  */
+import { Exchange } from '../http-proxy/index.ts';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { systemClock } from '../../lib/clock.ts';
 import { Kit } from '../../lib/kit/index.ts';
@@ -38,11 +39,9 @@ export class PublishedApplication {
     if (this.#isClosed || captured.has(client) || !isReadOnly(message)) return calls.run();
     captured.add(client);
     const capture = new CapturedResponse(client);
-    const started = systemClock.now();
     const { observer = ignoreObservations } = this.#options;
-    const departure = new Departure(message, client, () => {
-      observer({ type: 'exchange', status: client.statusCode, seconds: (systemClock.now() - started) / 1000 });
-    });
+    const exchange = new Exchange(message, { observer, clock: systemClock, watch: undefined });
+    const departure = new Departure(message, client, () => exchange.end(client.statusCode, client.writableFinished));
     const request = new ApplicationRequest(message, () => departure.signal);
     const run = new ApplicationRun({ client, capture, request, departure, calls });
     // Whatever ends an exchange early has broken the connection; nobody else has to hear of it.

@@ -62,14 +62,15 @@ export function takeSnapshot(
     requests: sumOf(samples, 'peerdist_exchanges_total'),
     uploadedBytes: sumOf(samples, 'peerdist_uploaded_bytes_total'),
     saved: { hour: saved('hour'), day: saved('day'), week: saved('week') },
-    stores: storesOf(samples),
+    stores: storesOf(samples, identity.role),
     concerns: concernsOf(samples),
     live,
   };
 }
 
-function storesOf(samples: Samples): Snapshot['stores'] {
-  return (['block', 'content_information'] as const)
+/** Head office has no blocks. */
+function storesOf(samples: Samples, role: string): Snapshot['stores'] {
+  return (role === 'reverse' ? ['content_information'] : ['block', 'content_information'])
     .map((store) => ({
       name: store,
       bytes: sumOf(samples, 'peerdist_store_bytes', { store }),

@@ -842,13 +842,14 @@ export class Role {
 
   /** Starts a role on free ports of the loopback and waits for its `listening on` lines. */
   static async start(t: Owner, args: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Role> {
-    const admin = args.includes('--no-admin') ? [] : ['--admin', '127.0.0.1:0'];
+    const hasAdmin = !args.includes('--no-admin');
+    const admin = hasAdmin && !args.includes('--admin') ? ['--admin', '127.0.0.1:0'] : [];
     const listen = args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
     // Tests do not speak to the LAN they run on.
     const alone = args[0] === 'branch' && !args.includes('--peer-listen') ? ['--no-peers'] : [];
     const program = new Program(t, process.execPath, [COMMAND, ...args, ...listen, ...admin, ...alone], environment);
     const others = ['--peer-listen', '--offer-listen', '--proxy'].filter((option) => args.includes(option)).length;
-    const expected = 1 + (admin.length === 0 ? 0 : 1) + others;
+    const expected = 1 + (hasAdmin ? 1 : 0) + others;
     let ended = false;
     void program.finished.finally(() => {
       ended = true;

@@ -65,7 +65,7 @@
       ...sources.map(([source, name]) => row(name, bytes(totals[source]))),
       row('WAN: hashes', bytes(wan.content_information)),
       row('WAN: missing parts', bytes(wan.missing_data)),
-      row('WAN: whole bodies', bytes(wan.plain)),
+      ...(role === 'reverse' ? [] : [row('WAN: whole bodies', bytes(wan.plain))]),
       ...(role === 'branch' ? [row('given to peers', bytes(uploadedBytes))] : []),
       row('requests', format(requests, 'count')),
     );

@@ -93,8 +93,10 @@ globalThis.peerdistPlots = (() => {
             label: plot.series[index].label,
             stroke: color(index),
             fill: plot.stacked ? color(index) : undefined,
-            width: 2,
-            points: { show: plot.x.values.length < 3 },
+            width: plot.stacked ? 0 : 2,
+            // What happened in a piece of time is as wide as that.
+            ...(plot.stacked ? { paths: uPlot.paths.bars({ size: [1], align: 1, gap: 0 }) } : {}),
+            points: { show: !plot.stacked && plot.x.values.length < 3 },
             // A stacked series is drawn at its height, and said by its own value.
             value: (_plot, _value, _series, at) =>
               format(at === null ? null : plot.series[index].values[at], plot.y.unit),
@@ -111,7 +113,7 @@ globalThis.peerdistPlots = (() => {
       const line = document.createElement('tr');
       cells.forEach((text, index) => {
         const cell = document.createElement(index === 0 ? 'th' : tag);
-        cell.scope = tag === 'th' ? 'col' : 'row';
+        if (cell.tagName === 'TH') cell.scope = tag === 'th' ? 'col' : 'row';
         cell.textContent = text;
         line.append(cell);
       });

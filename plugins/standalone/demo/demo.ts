@@ -38,7 +38,6 @@ export async function runDemo(
     secret: randomSecret(),
     listen: LOOPBACK,
     admin: LOOPBACK,
-    showsNames: true,
   });
   const wan = new WanLink({ target: reverse.address, bitsPerSecond: 100e6, roundTripMs: 40 });
   await listen(wan.server);
