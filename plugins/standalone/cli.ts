@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { isPeerDistError } from '../../lib/errors.ts';
 import { addCacheCommand } from './cache-commands.ts';
 import { runDemo } from './demo/demo.ts';
+import { addEstimateCommand } from './estimate-command.ts';
 import { addHashCommand, addInspectCommand } from './file-commands.ts';
 import { addExportCommand, addHostedCommand } from './hosted-commands.ts';
 import { addGetCommand, addProbeCommand } from './peer-commands.ts';
@@ -43,6 +44,7 @@ export async function runCommand(args: readonly string[], terminal: Terminal): P
   addExportCommand(program, terminal, exit);
   addSecretCommand(program, terminal);
   addCacheCommand(program, terminal, exit);
+  addEstimateCommand(program, terminal, exit);
   addHashCommand(program, terminal);
   addInspectCommand(program, terminal);
   addProbeCommand(program, terminal, exit);
