@@ -60,9 +60,10 @@ export class RecencyStack {
     this.#count -= 1;
   }
 
-  measure(row: number): void {
+  /** Sets {@link distance} and {@link largeDistance} of an entry that weighs something. */
+  measure(entry: number): void {
     const { sizes, positions, maxBytes, minLargeBytes } = this.#entries;
-    const position = positions[row] as number;
+    const position = positions[entry] as number;
     const group = Math.floor(position / GROUP);
     let above = this.#all.total - this.#all.before(group);
     let largeAbove = this.#large.total - this.#large.before(group);
@@ -79,14 +80,13 @@ export class RecencyStack {
   }
 
   /** The rows of the entries used longest ago, the oldest first. */
-  *oldest(count: number): Generator<number> {
-    let left = count;
-    for (let position = 0; position < this.#next && left > 0; position += 1) {
+  oldest(count: number): number[] {
+    const rows: number[] = [];
+    for (let position = 0; rows.length < count && position < this.#next; position += 1) {
       const row = (this.#rows[position] as number) - 1;
-      if (row < 0) continue;
-      left -= 1;
-      yield row;
+      if (row >= 0) rows.push(row);
     }
+    return rows;
   }
 
   /** Rows have moved: sizes and positions are where the moves say, and entries that went have left the stack. */

@@ -103,10 +103,12 @@ function bitsOf(text: string): string | undefined {
   if (family === 4) return IPV4_PREFIX + binary(address.split('.').map(Number), 8);
   // An IPv4 address at the end of another prefix than that of IPv4.
   if (address.includes('.')) return undefined;
-  const [head = '', tail] = address.split('::').map((part) => part.split(':').filter(Boolean)) as [string[], string[]?];
-  const groups = tail === undefined ? head : [...head, ...Array(8 - head.length - tail.length).fill('0'), ...tail];
+  const [head, tail] = address.split('::').map((part) => part.split(':').filter(Boolean));
+  const [before, after] = [head ?? [], tail ?? []];
+  const zeros = Array.from({ length: 8 - before.length - after.length }, () => '0');
+  const groups = [...before, ...zeros, ...after];
   return binary(
-    (groups as string[]).map((group) => Number.parseInt(group, 16)),
+    groups.map((group) => Number.parseInt(group, 16)),
     16,
   );
 }

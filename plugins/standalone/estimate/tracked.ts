@@ -85,7 +85,7 @@ export class Tracked implements StackEntries {
     const gone = new Uint8Array(this.#pairs.count);
     for (const stack of this.#stacks) {
       if (stack === undefined) continue;
-      for (const row of [...stack.oldest(Math.ceil(stack.count * FORGOTTEN_SHARE))]) {
+      for (const row of stack.oldest(Math.ceil(stack.count * FORGOTTEN_SHARE))) {
         stack.remove(row);
         gone[row] = 1;
         const set = this.copySets[row] as number;
