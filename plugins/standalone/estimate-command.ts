@@ -62,9 +62,9 @@ export function addEstimateCommand(program: Command, terminal: Terminal, exit: (
     .addOption(
       valued(
         '--max-objects <number>',
-        'contents remembered, each at each site; 70 bytes of memory for one',
+        'contents watched, each at each site; of more a sample is; 80 bytes of memory each',
         parseNumber('--max-objects', 1000, 100_000_000),
-        '2000000',
+        '1500000',
       ),
     )
     .option('--json', 'print JSON')

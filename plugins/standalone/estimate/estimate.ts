@@ -18,8 +18,8 @@ export interface Estimate {
   /** Clients told from each other, and requests of those for which there was no room. */
   readonly clients: number;
   readonly untrackedRequests: number;
-  /** Contents at sites that were forgotten for want of room. */
-  readonly forgotten: number;
+  /** As {@link Replay.level}. */
+  readonly level: number;
 }
 
 export interface EstimateOptions {
@@ -56,6 +56,6 @@ export async function estimate(options: EstimateOptions): Promise<Estimate | und
     days: replay.days,
     clients: replay.clients,
     untrackedRequests: replay.untrackedRequests,
-    forgotten: replay.forgotten,
+    level: replay.level,
   };
 }

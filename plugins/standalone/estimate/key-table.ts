@@ -91,7 +91,7 @@ export class KeyTable {
 }
 
 /** Moves the values of a column as {@link KeyTable.retain} says. */
-export function moveRows(column: Uint32Array | Float64Array | Uint8Array, moves: Int32Array): void {
+export function moveRows(column: Uint32Array | Float64Array | Float32Array | Uint8Array, moves: Int32Array): void {
   for (let row = 0; row < moves.length; row += 1) {
     const to = moves[row] as number;
     if (to >= 0) column[to] = column[row] as number;

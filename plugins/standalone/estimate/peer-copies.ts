@@ -70,13 +70,17 @@ export class PeerCopies {
     return false;
   }
 
-  /** The client has it now: after a download, or because it had it. */
-  keep(set: number, client: number, bytes: number): void {
+  /**
+   * The client has it now: after a download, or because it had it.
+   *
+   * @param weight contents that this one stands for
+   */
+  keep(set: number, client: number, bytes: number, weight: number): void {
     const { clients, clientCacheBytes } = this.#options;
     if (client < 0 || bytes > clientCacheBytes) return;
     const place = this.#placeOf(set, client);
     const isHere = this.#holders[place] === client + 1 && this.#isThere(place, client, bytes);
-    if (!isHere) clients.takenIn[client] = (clients.takenIn[client] as number) + bytes;
+    if (!isHere) clients.takenIn[client] = (clients.takenIn[client] as number) + bytes * weight;
     this.#holders[place] = client + 1;
     this.#marks[place] = Math.floor((clients.takenIn[client] as number) / MARK_BYTES);
   }

@@ -2,6 +2,8 @@
 export interface StackEntries {
   /** Bytes of each entry. */
   readonly sizes: Float64Array;
+  /** An entry stands for 2^level entries, as many of which lie where it does. */
+  readonly levels: Uint8Array;
   /** Where each entry is in its stack; the stack writes it. */
   readonly positions: Uint32Array;
   /** Entries with more bytes weigh nothing: no cache keeps them. */
@@ -62,48 +64,46 @@ export class RecencyStack {
 
   /** Sets {@link distance} and {@link largeDistance} of an entry that weighs something. */
   measure(entry: number): void {
-    const { sizes, positions, maxBytes, minLargeBytes } = this.#entries;
+    const { sizes, levels, positions, maxBytes, minLargeBytes } = this.#entries;
     const position = positions[entry] as number;
     const group = Math.floor(position / GROUP);
     let above = this.#all.total - this.#all.before(group);
     let largeAbove = this.#large.total - this.#large.before(group);
-    for (let below = group * GROUP; below < position; below += 1) {
-      const row = (this.#rows[below] as number) - 1;
+    for (let at = group * GROUP; at <= position; at += 1) {
+      const row = (this.#rows[at] as number) - 1;
       if (row < 0) continue;
       const size = sizes[row] as number;
       if (size > maxBytes) continue;
-      above -= size;
-      if (size >= minLargeBytes) largeAbove -= size;
+      const weight = size * 2 ** (levels[row] as number);
+      above -= weight;
+      if (size >= minLargeBytes) largeAbove -= weight;
     }
-    this.distance = above;
-    this.largeDistance = largeAbove;
+    // By itself it is there once.
+    const size = sizes[entry] as number;
+    this.distance = above + size;
+    this.largeDistance = largeAbove + size;
   }
 
-  /** The rows of the entries used longest ago, the oldest first. */
-  oldest(count: number): number[] {
-    const rows: number[] = [];
-    for (let position = 0; rows.length < count && position < this.#next; position += 1) {
-      const row = (this.#rows[position] as number) - 1;
-      if (row >= 0) rows.push(row);
-    }
-    return rows;
-  }
-
-  /** Rows have moved: sizes and positions are where the moves say, and entries that went have left the stack. */
+  /** Rows have moved, as `KeyTable.retain` says, and may have another level; those that are gone leave the stack. */
   move(moves: Int32Array): void {
+    this.#count = 0;
     for (let position = 0; position < this.#next; position += 1) {
       const row = (this.#rows[position] as number) - 1;
-      if (row >= 0) this.#rows[position] = (moves[row] as number) + 1;
+      if (row < 0) continue;
+      this.#rows[position] = (moves[row] as number) + 1;
+      if (this.#rows[position] !== 0) this.#count += 1;
     }
+    this.#renumber();
   }
 
   #weigh(row: number, position: number, sign: 1 | -1): void {
-    const { sizes, maxBytes, minLargeBytes } = this.#entries;
+    const { sizes, levels, maxBytes, minLargeBytes } = this.#entries;
     const size = sizes[row] as number;
     if (size > maxBytes) return;
     const group = Math.floor(position / GROUP);
-    this.#all.add(group, sign * size);
-    if (size >= minLargeBytes) this.#large.add(group, sign * size);
+    const weight = sign * size * 2 ** (levels[row] as number);
+    this.#all.add(group, weight);
+    if (size >= minLargeBytes) this.#large.add(group, weight);
   }
 
   /** Gives the entries the first positions, and room for as many uses again. */
@@ -111,26 +111,20 @@ export class RecencyStack {
     const before = this.#rows;
     let positions = before.length;
     while (positions < this.#count * 2) positions *= 2;
-    const { sizes, maxBytes, minLargeBytes, positions: places } = this.#entries;
-    const rows = positions === before.length ? before : new Uint32Array(positions);
+    this.#rows = positions === before.length ? before : new Uint32Array(positions);
     this.#all = new PartialSums(positions / GROUP);
     this.#large = new PartialSums(positions / GROUP);
-    let next = 0;
-    for (const entry of before) {
-      if (entry === 0) continue;
-      rows[next] = entry;
-      places[entry - 1] = next;
-      const size = sizes[entry - 1] as number;
-      const group = Math.floor(next / GROUP);
-      if (size <= maxBytes) {
-        this.#all.add(group, size);
-        if (size >= minLargeBytes) this.#large.add(group, size);
-      }
-      next += 1;
+    const end = this.#next;
+    this.#next = 0;
+    for (let position = 0; position < end; position += 1) {
+      const row = (before[position] as number) - 1;
+      if (row < 0) continue;
+      this.#rows[this.#next] = row + 1;
+      this.#entries.positions[row] = this.#next;
+      this.#weigh(row, this.#next, 1);
+      this.#next += 1;
     }
-    rows.fill(0, next);
-    this.#rows = rows;
-    this.#next = next;
+    this.#rows.fill(0, this.#next);
   }
 }
 

@@ -20,7 +20,7 @@ export interface ReplayRules {
   readonly minSizeBytes: number;
   /** Of a new version, the share that the version before has too: 0 to 1. */
   readonly similarity: number;
-  /** Contents remembered, each at each site; what was used longest ago is forgotten for others. */
+  /** Contents watched, each at each site; of more a sample is watched. */
   readonly maxEntries: number;
 }
 
@@ -79,9 +79,9 @@ export class Replay {
     return this.#clients.untracked;
   }
 
-  /** Entries forgotten for want of room. */
-  get forgotten(): number {
-    return this.#tracked.forgotten;
+  /** Of the contents that matter little, one in 2^level was watched at the end; 0: all of them were. */
+  get level(): number {
+    return this.#tracked.level;
   }
 
   take(record: LogRecord): void {
@@ -106,7 +106,7 @@ export class Replay {
 
   #get({ url, status, bytes, hasHead }: LogRecord, site: number, client: number, second: number): void {
     const tracked = this.#tracked;
-    if (!tracked.hasRoom) tracked.forget(this.#copies);
+    if (!tracked.hasRoom) tracked.thin(this.#copies);
     const slack = hasHead ? HEAD_SLACK_BYTES : 0;
     const print = this.#print;
     fingerprint(url, print);
@@ -114,87 +114,102 @@ export class Replay {
       const content = tracked.findContent(print.high, print.low);
       const whole = content < 0 ? -1 : tracked.findPair(content, site);
       if (whole >= 0 && bytes <= (tracked.sizes[whole] as number) + slack)
-        return this.#use({ ...HELD_PART, pair: whole, bytes, site, client, second });
+        return this.#use({ ...HELD_PART, content, pair: whole, bytes, site, client, second });
       // No log says which part it was: parts of a URL that have the same length are the same.
       fingerprint(url, print, seedOf(hasHead ? Math.floor(bytes / HEAD_SLACK_BYTES) : bytes));
     }
     let content = tracked.findContent(print.high, print.low);
     const isUnknown = content < 0;
     if (isUnknown) content = tracked.addContent(print.high, print.low);
+    // What others save stands for it; what it costs is known.
+    if (content < 0) return this.#spend(bytes, bytes, this.#sites[site] as SiteSums);
     const isFirst = isUnknown || Math.abs((tracked.contentSizes[content] as number) - bytes) > slack;
     if (isFirst) tracked.contentSizes[content] = bytes;
     let pair = tracked.findPair(content, site);
     const isNew = pair < 0;
     if (isNew) pair = tracked.addPair(content, site);
     const isHeld = !isNew && Math.abs((tracked.sizes[pair] as number) - bytes) <= slack;
-    this.#use({ pair, isNew, isHeld, isFirst, isPart: false, bytes, site, client, second });
+    this.#use({ content, pair, isNew, isHeld, isFirst, isPart: false, bytes, site, client, second });
     return undefined;
   }
 
+  /** @param wholeBytes of the content that the bytes are of */
+  #spend(bytes: number, wholeBytes: number, sums: SiteSums): void {
+    if (wholeBytes < this.#rules.minSizeBytes) return;
+    const cost = contentInformationBytes(2, bytes);
+    sums.contentInformationBytes += cost;
+    sums.hostedCurve.spend(cost);
+    sums.hosted -= cost;
+    sums.peers -= cost;
+  }
+
   #use(use: Use): void {
-    const { pair, isNew, isHeld, isFirst, isPart, bytes, site, client, second } = use;
+    const { content, pair, isNew, isHeld, isFirst, isPart, bytes, site, client, second } = use;
     const { minSizeBytes, cacheBytes, similarity } = this.#rules;
     const tracked = this.#tracked;
+    const weight = 2 ** (tracked.contentLevels[content] as number);
     const sums = this.#sites[site] as SiteSums;
     const stack = tracked.stack(site);
     const heldBytes = isNew ? 0 : (tracked.sizes[pair] as number);
+    const wholeBytes = isPart ? heldBytes : bytes;
     const isKept = !isNew && heldBytes <= cacheBytes;
     if (isKept) stack.measure(pair);
-    this.#oneSided(use, isKept && isHeld ? stack.distance : Infinity, sums);
-    const isLarge = Math.max(bytes, isPart ? heldBytes : 0) >= minSizeBytes;
-    if (isLarge) {
-      const cost = contentInformationBytes(2, bytes);
-      sums.contentInformationBytes += cost;
+    if (isKept && isHeld) this.#oneSided(use, stack.distance, weight, sums);
+    this.#spend(bytes, wholeBytes, sums);
+    if (wholeBytes >= minSizeBytes) {
       // Of a new version nothing can be told before head office has hashed it.
-      const gain = bytes * (isHeld ? 1 : isFirst ? 0 : similarity);
-      const wasLarge = heldBytes >= minSizeBytes;
-      this.#hosted(pair, isKept && wasLarge ? stack.largeDistance : Infinity, gain, cost, sums);
-      this.#peers(use, heldBytes, gain, cost, sums);
+      const gain = weight * bytes * (isHeld ? 1 : isFirst ? 0 : similarity);
+      if (isKept && heldBytes >= minSizeBytes) this.#hosted(pair, stack.largeDistance, gain, sums);
+      this.#peers(use, heldBytes, gain, sums);
+      if (!isPart) this.#keepCopy(pair, client, bytes, weight, isHeld);
     }
     if (!isNew) stack.remove(pair);
-    if (!isHeld) tracked.sizes[pair] = bytes;
-    if (isFirst) tracked.flags[pair] = FIRST_FOR_PEERS | FIRST_FOR_HOSTED;
+    if (!isHeld) {
+      tracked.sizes[pair] = bytes;
+      tracked.validatedAt[pair] = second;
+    }
+    tracked.flags[pair] = isFirst ? FIRST_FOR_PEERS | FIRST_FOR_HOSTED : (tracked.flags[pair] as number);
     stack.push(pair);
-    if (isLarge && !isPart) this.#keepCopy(pair, client, bytes, isHeld);
-    if (!isHeld) tracked.validatedAt[pair] = second;
+    tracked.ask(content, bytes);
   }
 
-  #oneSided({ pair, bytes, second }: Use, distance: number, sums: SiteSums): void {
-    const tracked = this.#tracked;
+  #oneSided({ pair, bytes, second }: Use, distance: number, weight: number, sums: SiteSums): void {
+    const { validatedAt } = this.#tracked;
     const { cacheBytes, freshForMs } = this.#rules;
-    if (distance === Infinity) return;
-    const isStale = second - (tracked.validatedAt[pair] as number) > freshForMs / 1000;
-    const saved = Math.max(0, bytes - (isStale ? REVALIDATION_BYTES : 0));
+    const isStale = second - (validatedAt[pair] as number) > freshForMs / 1000;
+    const saved = weight * Math.max(0, bytes - (isStale ? REVALIDATION_BYTES : 0));
     sums.curve.hit(distance, saved);
     const isHit = distance <= cacheBytes;
     if (isHit) {
       sums.oneSided += saved;
-      if (isStale) sums.revalidations += 1;
+      if (isStale) sums.revalidations += weight;
     }
-    if (!isHit || isStale) tracked.validatedAt[pair] = second;
+    if (!isHit || isStale) validatedAt[pair] = second;
   }
 
-  #hosted(pair: number, distance: number, gain: number, cost: number, sums: SiteSums): void {
-    const isHit = distance <= this.#rules.cacheBytes && gain > 0;
-    if (distance < Infinity && gain > 0) sums.hostedCurve.hit(distance, gain);
-    sums.hostedCurve.spend(cost);
-    sums.hosted += (isHit ? gain : 0) - cost;
-    if (this.#takeFlag(pair, FIRST_FOR_HOSTED) && isHit) sums.hostedAtFirst += gain;
+  #hosted(pair: number, distance: number, gain: number, sums: SiteSums): void {
+    const isFirstCopy = this.#takeFlag(pair, FIRST_FOR_HOSTED);
+    if (gain === 0) return;
+    sums.hostedCurve.hit(distance, gain);
+    if (distance > this.#rules.cacheBytes) return;
+    sums.hosted += gain;
+    if (isFirstCopy) sums.hostedAtFirst += gain;
   }
 
-  #peers({ pair, client, second }: Use, heldBytes: number, gain: number, cost: number, sums: SiteSums): void {
+  #peers({ pair, client, second }: Use, heldBytes: number, gain: number, sums: SiteSums): void {
+    const isFirstCopy = this.#takeFlag(pair, FIRST_FOR_PEERS);
     const set = this.#tracked.copySets[pair] as number;
-    const isHit = gain > 0 && set > 0 && this.#copies.isNear(set - 1, client, heldBytes, second);
-    sums.peers += (isHit ? gain : 0) - cost;
-    if (this.#takeFlag(pair, FIRST_FOR_PEERS) && isHit) sums.peersAtFirst += gain;
+    if (gain === 0 || set === 0 || !this.#copies.isNear(set - 1, client, heldBytes, second)) return;
+    sums.peers += gain;
+    if (isFirstCopy) sums.peersAtFirst += gain;
   }
 
-  #keepCopy(pair: number, client: number, bytes: number, isHeld: boolean): void {
+  #keepCopy(pair: number, client: number, bytes: number, weight: number, isHeld: boolean): void {
     const { copySets } = this.#tracked;
     if (copySets[pair] === 0) copySets[pair] = this.#copies.allocate() + 1;
     const set = (copySets[pair] as number) - 1;
     if (!isHeld) this.#copies.clear(set);
-    this.#copies.keep(set, client, bytes);
+    this.#copies.keep(set, client, bytes, weight);
   }
 
   #takeFlag(pair: number, flag: number): boolean {
@@ -218,6 +233,8 @@ export class Replay {
 
 /** A use of a content at a site, or of a part of it. */
 interface Use {
+  /** Row of the content. */
+  readonly content: number;
   /** Row of the content at the site. */
   readonly pair: number;
   /** The site never got it in any version: it is in no stack. */

@@ -56,7 +56,7 @@ export function tableText(estimate: Estimate): string {
 }
 
 /** What an administrator has to know to read the table. */
-export function sentences({ rules, sites, total, clients, untrackedRequests, forgotten }: Estimate): string[] {
+export function sentences({ rules, sites, total, clients, untrackedRequests, level }: Estimate): string[] {
   const size = formatBytes(rules.cacheBytes);
   const ways = [
     ['a one-sided cache', total.oneSided],
@@ -84,19 +84,19 @@ export function sentences({ rules, sites, total, clients, untrackedRequests, for
       `${share(total.loggedHitBytes)} came from the cache of the proxy that wrote the log; they are counted as if it had none.`,
     untrackedRequests > 0 &&
       `There are too many clients to tell them all from each other: ${untrackedRequests} requests are of clients that give nothing to others here.`,
-    forgotten > 0 &&
-      `${forgotten} times a content was forgotten for want of room, so the savings are too low; --max-objects makes room.`,
+    level > 0 &&
+      `There are too many contents to watch all of them: of those that are seldom asked for one in ${2 ** level} was, and stands for the others. Savings of all sites are right within about one percent, those of small sites are rougher; --max-objects makes room.`,
   ];
   return told.filter((sentence) => sentence !== false);
 }
 
 /** All of it, as plain values. */
-export function jsonOf({ rules, sites, total, days, clients, untrackedRequests, forgotten }: Estimate): object {
+export function jsonOf({ rules, sites, total, days, clients, untrackedRequests, level }: Estimate): object {
   return {
     rules: { ...rules, freshForMs: finite(rules.freshForMs), onForMs: finite(rules.onForMs) },
     clients,
     untrackedRequests,
-    forgotten,
+    sampledOneIn: 2 ** level,
     total: siteJson({ name: 'total', sums: total }),
     sites: sites.map(siteJson),
     days: days.map(({ day, ...sums }) => ({ date: dateOf(day), ...sums })),

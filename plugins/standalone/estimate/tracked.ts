@@ -2,21 +2,35 @@ import { KeyTable, moveRows } from './key-table.ts';
 import type { PeerCopies } from './peer-copies.ts';
 import { RecencyStack, type StackEntries } from './recency-stack.ts';
 
-/** Of the entries of each site, the share that is forgotten when there is no room for another: those used longest ago. */
-const FORGOTTEN_SHARE = 0.25;
+/** Contents that were asked for at least this share of all bytes are watched with certainty. Policy: the others then add less than half a percent of error. */
+const CERTAIN_SHARE = 1e-5;
+/** Where too many are certain, how much larger the share becomes. */
+const CERTAIN_FACTOR = 16;
+/** Of the rows, those that are free at least when there was no room. */
+const FREED_SHARE = 0.1;
+/** Each level halves what is watched. */
+const MAX_LEVEL = 32;
 
 /**
- * What is remembered of contents: of each at head office its size, of each at a site what the site's caches know of it. Entries are rows of columns,
- * at most as many as there are pairs of content and site.
+ * What is remembered of contents: of each at head office its size, of each at a site what the site's caches know of it. Entries are rows of columns.
+ *
+ * When there is no room for another, half of the contents that matter little leave, chosen by the fingerprint of their URL, and such contents are not watched any
+ * more; each of the other half stands for two from then on (spatial sampling: Waldspurger and others, 2015). What is added up is the same on average.
  */
 export class Tracked implements StackEntries {
   readonly #contents: KeyTable;
   /** Bytes of the version that head office sent last. */
   readonly contentSizes: Float64Array;
+  /** A content stands for 2^level contents. */
+  readonly contentLevels: Uint8Array;
+  /** Bytes that were asked for since it is watched. */
+  readonly #asked: Float32Array;
   /** By content and site. */
   readonly #pairs: KeyTable;
   /** Bytes of the version the site got last. */
   readonly sizes: Float64Array;
+  /** As of the content. */
+  readonly levels: Uint8Array;
   readonly positions: Uint32Array;
   readonly maxBytes: number;
   readonly minLargeBytes: number;
@@ -27,8 +41,8 @@ export class Tracked implements StackEntries {
   /** {@link FIRST_FOR_PEERS} and {@link FIRST_FOR_HOSTED}. */
   readonly flags: Uint8Array;
   readonly #stacks: RecencyStack[] = [];
-  /** Entries forgotten for want of room. */
-  forgotten = 0;
+  #level = 0;
+  #askedInAll = 0;
 
   constructor(
     maxRows: number,
@@ -36,8 +50,11 @@ export class Tracked implements StackEntries {
   ) {
     this.#contents = new KeyTable(maxRows);
     this.contentSizes = new Float64Array(maxRows);
+    this.contentLevels = new Uint8Array(maxRows);
+    this.#asked = new Float32Array(maxRows);
     this.#pairs = new KeyTable(maxRows);
     this.sizes = new Float64Array(maxRows);
+    this.levels = new Uint8Array(maxRows);
     this.positions = new Uint32Array(maxRows);
     this.maxBytes = maxBytes;
     this.minLargeBytes = minLargeBytes;
@@ -46,9 +63,9 @@ export class Tracked implements StackEntries {
     this.flags = new Uint8Array(maxRows);
   }
 
-  /** Contents now known. */
-  get contents(): number {
-    return this.#contents.count;
+  /** Of the contents seen for the first time now, one in 2^level is watched. */
+  get level(): number {
+    return this.#level;
   }
 
   stack(site: number): RecencyStack {
@@ -60,9 +77,12 @@ export class Tracked implements StackEntries {
     return this.#contents.find(high, low);
   }
 
-  /** A content that is not known yet, while there is {@link hasRoom}. */
+  /** A content that is not known yet, while there {@link hasRoom}. @returns its row, or -1 when it is not to be watched */
   addContent(high: number, low: number): number {
-    return this.#contents.add(high, low);
+    if (this.#level > 0 && low >>> (MAX_LEVEL - this.#level) !== 0) return -1;
+    const content = this.#contents.add(high, low);
+    this.contentLevels[content] = this.#level;
+    return content;
   }
 
   /** @returns row of the content at the site, or -1 */
@@ -70,45 +90,74 @@ export class Tracked implements StackEntries {
     return this.#pairs.find(content, site);
   }
 
-  /** A content that is new at the site, while there is {@link hasRoom}. */
+  /** A content that is new at the site, while there {@link hasRoom}. */
   addPair(content: number, site: number): number {
-    return this.#pairs.add(content, site);
+    const pair = this.#pairs.add(content, site);
+    this.levels[pair] = this.contentLevels[content] as number;
+    return pair;
   }
 
-  /** Room for another content at another site. */
+  /** A watched content was asked for. */
+  ask(content: number, bytes: number): void {
+    this.#asked[content] = (this.#asked[content] as number) + bytes;
+    this.#askedInAll += bytes;
+  }
+
+  /** Room for another content at another site: no content is without a site. */
   get hasRoom(): boolean {
     return !this.#pairs.isFull;
   }
 
   /** Makes room. Every row is another one afterwards. */
-  forget(copies: PeerCopies): void {
-    const gone = new Uint8Array(this.#pairs.count);
-    for (const stack of this.#stacks) {
-      if (stack === undefined) continue;
-      for (const row of stack.oldest(Math.ceil(stack.count * FORGOTTEN_SHARE))) {
-        stack.remove(row);
-        gone[row] = 1;
-        const set = this.copySets[row] as number;
-        if (set > 0) copies.release(set - 1);
-        this.forgotten += 1;
-      }
+  thin(copies: PeerCopies): void {
+    const isGone = this.#chooseGone();
+    const { highs } = this.#pairs;
+    for (let pair = 0; pair < this.#pairs.count; pair += 1) {
+      const set = this.copySets[pair] as number;
+      if (isGone[highs[pair] as number] === 1 && set > 0) copies.release(set - 1);
+      this.levels[pair] = this.contentLevels[highs[pair] as number] as number;
     }
-    const moves = this.#pairs.retain((row) => gone[row] === 0);
-    for (const column of [this.sizes, this.positions, this.validatedAt, this.copySets, this.flags])
-      moveRows(column, moves);
+    const moves = this.#pairs.retain((pair) => isGone[highs[pair] as number] === 0);
+    const { sizes, levels, positions, validatedAt, copySets, flags } = this;
+    for (const column of [sizes, levels, positions, validatedAt, copySets, flags]) moveRows(column, moves);
     for (const stack of this.#stacks) stack?.move(moves);
-    this.#forgetContents();
+    const contentMoves = this.#contents.retain((content) => isGone[content] === 0);
+    for (const column of [this.contentSizes, this.contentLevels, this.#asked]) moveRows(column, contentMoves);
+    for (let pair = 0; pair < this.#pairs.count; pair += 1) highs[pair] = contentMoves[highs[pair] as number] as number;
+    this.#pairs.reindex();
   }
 
-  /** Contents that no site has. */
-  #forgetContents(): void {
+  /** Goes to the next level at which there is room enough; contents that stay stand for as many as they must. @returns 1 for each content that goes */
+  #chooseGone(): Uint8Array {
+    const { count, lows } = this.#contents;
+    const isGone = new Uint8Array(count);
+    while (this.#level < MAX_LEVEL) {
+      this.#level += 1;
+      const bit = MAX_LEVEL - this.#level;
+      let certainBytes = this.#askedInAll * CERTAIN_SHARE;
+      while (this.#isTooFull(isGone, bit, certainBytes) && certainBytes < this.#askedInAll)
+        certainBytes *= CERTAIN_FACTOR;
+      for (let content = 0; content < count; content += 1) {
+        if (isGone[content] === 1 || (this.#asked[content] as number) >= certainBytes) continue;
+        if (((lows[content] as number) >>> bit) & 1) isGone[content] = 1;
+        else this.contentLevels[content] = (this.contentLevels[content] as number) + 1;
+      }
+      if (!this.#isTooFull(isGone, bit, certainBytes)) break;
+    }
+    return isGone;
+  }
+
+  /** Whether too many pairs would be left. */
+  #isTooFull(isGone: Uint8Array, bit: number, certainBytes: number): boolean {
     const { count, highs } = this.#pairs;
-    const isUsed = new Uint8Array(this.#contents.count);
-    for (let row = 0; row < count; row += 1) isUsed[highs[row] as number] = 1;
-    const moves = this.#contents.retain((row) => isUsed[row] === 1);
-    moveRows(this.contentSizes, moves);
-    for (let row = 0; row < count; row += 1) highs[row] = moves[highs[row] as number] as number;
-    this.#pairs.reindex();
+    let left = 0;
+    for (let pair = 0; pair < count; pair += 1) {
+      const content = highs[pair] as number;
+      const isChosen =
+        (this.#asked[content] as number) < certainBytes && ((this.#contents.lows[content] as number) >>> bit) & 1;
+      if (isGone[content] === 0 && !isChosen) left += 1;
+    }
+    return left > this.#pairs.maxRows * (1 - FREED_SHARE);
   }
 }
 
