@@ -115,10 +115,8 @@ export class Replay {
       const whole = content < 0 ? -1 : tracked.findPair(content, site);
       if (whole >= 0 && bytes <= (tracked.sizes[whole] as number) + slack)
         return this.#use({ ...HELD_PART, content, pair: whole, bytes, site, client, second });
-      // No log says which part it was: parts of a URL that have the same length are the same.
-      fingerprint(url, print, seedOf(hasHead ? Math.floor(bytes / HEAD_SLACK_BYTES) : bytes));
     }
-    let content = tracked.findContent(print.high, print.low);
+    let content = status === 206 ? this.#findPart(url, bytes, slack) : tracked.findContent(print.high, print.low);
     const isUnknown = content < 0;
     if (isUnknown) content = tracked.addContent(print.high, print.low);
     // What others save stands for it; what it costs is known.
@@ -131,6 +129,23 @@ export class Replay {
     const isHeld = !isNew && Math.abs((tracked.sizes[pair] as number) - bytes) <= slack;
     this.#use({ content, pair, isNew, isHeld, isFirst, isPart: false, bytes, site, client, second });
     return undefined;
+  }
+
+  /** No log says which part it was: parts of a URL that have the same length are the same. @returns its row, or -1; its fingerprint is left behind */
+  #findPart(url: string, bytes: number, slack: number): number {
+    const tracked = this.#tracked;
+    const print = this.#print;
+    const step = 2 * slack || 1;
+    const length = Math.floor(bytes / step);
+    // Where heads are counted, the same part may have been a little shorter or longer before.
+    const other = bytes - length * step < slack ? length - 1 : length + 1;
+    if (slack > 0) {
+      fingerprint(url, print, seedOf(other));
+      const content = tracked.findContent(print.high, print.low);
+      if (content >= 0 && Math.abs((tracked.contentSizes[content] as number) - bytes) <= slack) return content;
+    }
+    fingerprint(url, print, seedOf(length));
+    return tracked.findContent(print.high, print.low);
   }
 
   /** @param wholeBytes of the content that the bytes are of */
