@@ -67,7 +67,8 @@ export class LogFile {
 
   get badSentence(): string {
     const numbers = `${this.firstBad.join(', ')}${this.badLines > this.firstBad.length ? ', …' : ''}`;
-    return `${this.badLines} of ${this.lines} lines are not in the format ${this.format} (lines ${numbers})`;
+    const format = this.format === undefined ? 'a format that is known' : `the format ${this.format}`;
+    return `${this.badLines} of ${this.lines} lines are not in ${format} (lines ${numbers})`;
   }
 
   #parse(line: string, parse: LineParser): ReturnType<LineParser> {
