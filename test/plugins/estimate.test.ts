@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
 import { encodeContentInformation } from '../../lib/protocol/pccrc/index.ts';
+import { encodeProbe } from '../../lib/protocol/pccrd/index.ts';
+import { costOf } from '../../lib/stores/lmdb-rows.ts';
 import { runCommand } from '../../plugins/standalone/cli.ts';
 import { contentInformationBytes } from '../../plugins/standalone/estimate/content-information-size.ts';
 import { createParser, type FormatName } from '../../plugins/standalone/estimate/log-formats.ts';
@@ -109,9 +111,8 @@ for (const format of ['combined', 'squid', 'iis'] as const)
     const logs = writeFormat(format, log);
     const [cache, twice] = [PLANNED_CACHE_BYTES, 2 * PLANNED_CACHE_BYTES].map(String) as [string, string];
     // Once as the program that people start.
-    const { code, stdout, stderr } = await peerdist(test, [
-      ...['estimate', ...logs, '--sites', sites, '--cache-size', cache, '--json'],
-    ]);
+    const args = [...logs, '--sites', sites, '--cache-size', cache, '--json'];
+    const { code, stdout, stderr } = await peerdist(test, ['estimate', ...args]);
     test.same([code, stderr], [0, '']);
     const result = JSON.parse(stdout) as EstimateJson;
     const large = await estimateOf(test, ...logs, '--sites', sites, '--cache-size', twice, '--format', format);
@@ -208,13 +209,10 @@ await t.test(
     test.equal(roughly((await estimateOf(test, versions, ...split)).total.hosted), 0);
     const similar = await estimateOf(test, versions, ...split, '--similarity', '80');
     test.same(
-      similar.sites
-        .map((site) => [site.name, roughly(site.oneSided), roughly(site.peers), roughly(site.hosted)])
-        .toSorted(),
-      [
-        ['one', 0, 0, 0],
-        ['two', 0, 0.8, 0.8],
-      ],
+      Object.fromEntries(
+        similar.sites.map(({ name, oneSided, peers, hosted }) => [name, [oneSided, peers, hosted].map(roughly)]),
+      ),
+      { one: [0, 0, 0], two: [0, 0.8, 0.8] },
       'the site that comes second is told what has changed',
     );
   },
@@ -540,6 +538,31 @@ await t.test('the size of content information, from the length alone', (test) =>
       isNear(contentInformationBytes(2, bytes), real / contents, share),
       `version 2, ${bytes}: ${real / contents}`,
     );
+  }
+  test.end();
+});
+
+await t.test('SIZING.md says what the code does', (test) => {
+  const text = readFileSync('plugins/standalone/estimate/SIZING.md', 'utf8');
+  /** The number that a row begins its third cell with. */
+  const figure = (name: string): number => {
+    const row = text.split('\n').find((line) => line.startsWith(`| ${name}`));
+    return Number.parseFloat((row?.split('|')[3] ?? '').replaceAll(',', ''));
+  };
+  test.equal(figure('version 1, SHA-256'), contentInformationBytes(1, 1e9));
+  test.ok(isNear(figure('version 2'), contentInformationBytes(2, 1e9), 0.002), `${contentInformationBytes(2, 1e9)}`);
+  // Segments of all lengths between the shortest and the longest cost the mean.
+  const lengths = Array.from({ length: 62_400 }, (_, index) => 32_768 + index);
+  const cost =
+    lengths.reduce((sum, length) => sum + costOf(length), 0) / lengths.reduce((sum, length) => sum + length, 0);
+  test.ok(isNear(figure('a value in LMDB'), cost, 0.01), `${cost}`);
+  for (const [name, version] of [
+    ['a probe, version 2', 2],
+    ['the same, version 1', 1],
+  ] as const) {
+    const segmentIds = Array.from({ length: 128 }, (_, index) => index.toString(16).padStart(64, '0'));
+    const messageId = 'urn:uuid:00000000-0000-0000-0000-000000000000';
+    test.equal(figure(name), encodeProbe({ messageId, version, segmentIds }).byteLength, name);
   }
   test.end();
 });
