@@ -9,7 +9,7 @@ import { LogError, LogFile } from './estimate/log-file.ts';
 import { FORMAT_NAMES, type FormatName } from './estimate/log-formats.ts';
 import { mergeLogs } from './estimate/merge.ts';
 import type { ReplayRules } from './estimate/replay.ts';
-import { jsonOf, sentences, tableText } from './estimate/report.ts';
+import { jsonOf, textOf } from './estimate/report.ts';
 import { parseSite, readSites, Sites } from './estimate/sites.ts';
 import { type Catalogue, parseCatalogue, syntheticRecords, syntheticSiteOf } from './estimate/synthetic.ts';
 import { collect, valued } from './option-parts.ts';
@@ -70,13 +70,14 @@ export function addEstimateCommand(program: Command, terminal: Terminal, exit: (
     .option('--json', 'print JSON')
     .option('--html <file>', 'write a report with plots too')
     .action(async (logs: string[], values: EstimateValues) => {
+      const stopped = new AbortController();
+      void terminal.stopRequested.then(() => stopped.abort());
+      const { signal } = stopped;
       const source =
-        values.synthetic === undefined ? fromLogs(logs, values) : fromCatalogue(logs, values.synthetic, values);
+        values.synthetic === undefined ? fromLogs(logs, values, signal) : fromCatalogue(logs, values.synthetic, values);
       try {
-        const stopped = new AbortController();
-        void terminal.stopRequested.then(() => stopped.abort());
         const result = await withBar(source, (onRecords) =>
-          estimate({ ...source, rules: rulesOf(values), signal: stopped.signal, onRecords }),
+          estimate({ ...source, rules: rulesOf(values), signal, onRecords }),
         );
         for (const { badLines, name, badSentence } of source.files)
           if (badLines > 0) terminal.warn(`peerdist: ${name}: skipped: ${badSentence}`);
@@ -99,7 +100,7 @@ type Source = Pick<EstimateOptions, 'records' | 'siteOf' | 'nameOf'> & {
   onStep: (steps: number) => void;
 };
 
-function fromLogs(names: readonly string[], { format, sites, site = [] }: EstimateValues): Source {
+function fromLogs(names: readonly string[], { format, sites, site = [] }: EstimateValues, signal: AbortSignal): Source {
   if (names.length === 0) throw invalid('estimate needs logs, or --synthetic');
   if (new Set(names).size < names.length) throw invalid('a log is given twice');
   const networks = [...(sites === undefined ? [] : readSites(sites)), ...site.flatMap(parseSite)];
@@ -109,6 +110,7 @@ function fromLogs(names: readonly string[], { format, sites, site = [] }: Estima
       new LogFile(name, {
         format: format === 'auto' ? undefined : format,
         onRead: (bytes) => source.onStep(bytes),
+        signal,
       }),
   );
   const source: Source = {
@@ -116,7 +118,7 @@ function fromLogs(names: readonly string[], { format, sites, site = [] }: Estima
     siteOf: (client) => known.of(client),
     nameOf: (number) => known.names[number] ?? '',
     files,
-    steps: names.includes('-') ? 0 : names.reduce((sum, name) => sum + bytesOf(name), 0),
+    steps: names.reduce((sum, name) => sum + bytesOf(name), 0),
     onStep: () => {},
   };
   return source;
@@ -160,7 +162,7 @@ async function withBar<T>(source: Source, work: (onRecords: (records: number) =>
   let steps = 0;
   const step = (more: number): void => {
     steps += more;
-    bar.update(steps, { records });
+    if (source.steps > 0) bar.update(steps, { records });
   };
   const isByRecord = source.files.length === 0;
   if (!isByRecord) source.onStep = step;
@@ -177,11 +179,12 @@ async function withBar<T>(source: Source, work: (onRecords: (records: number) =>
 
 function show(result: Estimate, { json, html }: EstimateValues, { print }: Terminal): void {
   if (html !== undefined) write(html, htmlReport(htmlEstimate(result)));
-  if (json === true) print(JSON.stringify(jsonOf(result), undefined, 2));
-  else print([tableText(result), ...sentences(result)].join('\n'));
+  print(json === true ? JSON.stringify(jsonOf(result), undefined, 2) : textOf(result));
 }
 
+/** 0 for what is no file; a bar then shows what it can. */
 function bytesOf(name: string): number {
+  if (name === '-') return 0;
   try {
     return statSync(name).size;
   } catch (error) {

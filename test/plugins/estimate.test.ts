@@ -1,6 +1,6 @@
 /** `peerdist estimate`: against logs whose savings are known, in all formats; hostile logs; sampling, sizes and stacks against plain models. */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
@@ -421,16 +421,27 @@ await t.test('standard input, and a request to stop', async (test) => {
   });
   test.equal(status, 0);
   test.equal((JSON.parse(stdout) as EstimateJson).total.oneSided.savedBytes, 70_000);
-  let stderr = '';
-  const code = await runCommand(['estimate', '--synthetic', 'requests=100000000'], {
-    print: () => {},
-    warn: (line) => {
-      stderr += line;
-    },
-    stopRequested: Promise.resolve(),
-  });
-  test.equal(code, 1);
-  test.match(stderr, /stopped before everything was read/);
+  // A pipe of which nothing more comes, beside a file.
+  spawnSync('mkfifo', [path('pipe')]);
+  const writer = openSync(path('pipe'), 'r+');
+  writeSync(writer, input);
+  for (const args of [
+    ['--synthetic', 'requests=100000000'],
+    [path('pipe')],
+    [path('pipe'), file('beside.log', input)],
+  ]) {
+    let stderr = '';
+    const code = await runCommand(['estimate', ...args], {
+      print: () => {},
+      warn: (line) => {
+        stderr += line;
+      },
+      stopRequested: Promise.resolve(),
+    });
+    test.equal(code, 1);
+    test.match(stderr, /stopped before everything was read/);
+  }
+  closeSync(writer);
 });
 
 // --- Catalogues, samples, reports --------------------------------------------------------------------------------------------------------

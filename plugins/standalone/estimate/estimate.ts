@@ -46,8 +46,9 @@ export async function estimate(options: EstimateOptions): Promise<Estimate | und
     onRecords?.(batch.length);
     batches += 1;
     if (batches % BATCHES_TOGETHER === 0) await yieldToOthers();
-    if (signal.aborted) return undefined;
+    if (signal.aborted) break;
   }
+  if (signal.aborted) return undefined;
   const sites = replay.sites.flatMap((sums, site) => (sums === undefined ? [] : [{ name: nameOf(site), sums }]));
   return {
     rules,

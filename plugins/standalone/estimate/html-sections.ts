@@ -13,7 +13,7 @@ export function htmlEstimate(estimate: Estimate): Report {
   const plotted = sites.length > 1 ? [{ name: 'total', sums: total }, ...sites.slice(0, MAX_CURVES)] : sites;
   return {
     title: 'What BranchCache would save',
-    summary: sentences(estimate),
+    summary: sentences(estimate, MAX_HTML_ROWS),
     sections: [
       { title: 'Sites', head: HEAD, rows: rowsOf(estimate, MAX_HTML_ROWS) },
       ...(estimate.days.length > 1 ? [dayPlot(estimate)] : []),

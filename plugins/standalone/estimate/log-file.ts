@@ -1,5 +1,5 @@
-import { createReadStream } from 'node:fs';
-import { pipeline, type Readable } from 'node:stream';
+import { createReadStream, statSync } from 'node:fs';
+import { addAbortSignal, pipeline, type Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { isPeerDistError, PeerDistError } from '../../../lib/errors.ts';
 import { createParser, detectFormat, type FormatName } from './log-formats.ts';
@@ -10,6 +10,8 @@ export interface LogFileOptions {
   readonly format?: FormatName | undefined;
   /** Called with the bytes of the file, as they are on the disk, that have been read since the last call. */
   readonly onRead?: ((bytes: number) => void) | undefined;
+  /** Reading then ends, also while nothing comes. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Longer lines are skipped. Policy: servers refuse URLs long before. */
@@ -65,6 +67,13 @@ export class LogFile {
     if (this.badLines > this.lines / 2) throw new LogError(`${this.name}: ${this.badSentence}`);
   }
 
+  /** False for what can be read once only: standard input, a pipe. */
+  get isFile(): boolean {
+    if (this.name === '-') return false;
+    // What is not there fails when it is read.
+    return statSync(this.name, { throwIfNoEntry: false })?.isFile() ?? true;
+  }
+
   get badSentence(): string {
     const numbers = `${this.firstBad.join(', ')}${this.badLines > this.firstBad.length ? ', …' : ''}`;
     const format = this.format === undefined ? 'a format that is known' : `the format ${this.format}`;
@@ -114,10 +123,11 @@ export class LogFile {
   }
 
   async *#bytes(): AsyncGenerator<Buffer> {
-    const { onRead } = this.#options;
+    const { onRead, signal } = this.#options;
     const file = this.name === '-' ? process.stdin : createReadStream(this.name);
     // What fails is thrown where the last of them is read.
     const source: Readable = this.name.endsWith('.gz') ? pipeline(file, createGunzip(), () => {}) : file;
+    if (signal !== undefined) addAbortSignal(signal, source);
     let told = 0;
     const tell = (): void => {
       const read = 'bytesRead' in file ? file.bytesRead : 0;
@@ -131,7 +141,7 @@ export class LogFile {
       }
       tell();
     } catch (error) {
-      throw failureOf(this.name, error);
+      if (signal?.aborted !== true) throw failureOf(this.name, error);
     } finally {
       file.destroy();
     }

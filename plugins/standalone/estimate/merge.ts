@@ -56,10 +56,10 @@ export async function* mergeLogs(files: readonly LogFile[]): AsyncGenerator<LogR
   }
 }
 
-/** The logs by the time of their first record. Standard input cannot be read twice: it is opened first. */
+/** The logs by the time of their first record. What cannot be read twice is opened first. */
 async function inOrder(files: readonly LogFile[]): Promise<{ readonly file: LogFile; readonly timeMs: number }[]> {
   const timed: { readonly file: LogFile; readonly timeMs: number }[] = [];
-  for (const file of files) timed.push({ file, timeMs: file.name === '-' ? -1 : await firstTime(file) });
+  for (const file of files) timed.push({ file, timeMs: file.isFile ? await firstTime(file) : -1 });
   return timed.toSorted((a, b) => a.timeMs - b.timeMs);
 }
 

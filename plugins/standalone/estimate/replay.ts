@@ -182,8 +182,8 @@ export class Replay {
     if (!isHeld) {
       tracked.sizes[pair] = bytes;
       tracked.validatedAt[pair] = second;
+      tracked.flags[pair] = isFirst ? FIRST_FOR_PEERS | FIRST_FOR_HOSTED : 0;
     }
-    tracked.flags[pair] = isFirst ? FIRST_FOR_PEERS | FIRST_FOR_HOSTED : (tracked.flags[pair] as number);
     stack.push(pair);
     tracked.ask(content, bytes);
   }

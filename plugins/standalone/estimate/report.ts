@@ -1,12 +1,11 @@
 /** What an estimate says, for people and for programs. */
 import Table from 'cli-table3';
 import { formatBytes } from '../units.ts';
-import type { CurvePoint } from './curve.ts';
+import type { Curve } from './curve.ts';
 import type { Estimate, NamedSite } from './estimate.ts';
-import type { SiteSums } from './sums.ts';
 
 /** Rows of a table of sites; JSON has them all. */
-export const MAX_ROWS = 20;
+const MAX_ROWS = 20;
 /** Of the possible saving, the share that the store of the last columns is for. */
 const STORE_SHARE = 0.9;
 
@@ -22,7 +21,7 @@ export const HEAD = [
 ];
 
 /** The largest sites, and all of them together. */
-export function rowsOf({ sites, total }: Estimate, maxRows = MAX_ROWS): string[][] {
+export function rowsOf({ sites, total }: Estimate, maxRows: number): string[][] {
   const shown = sites.slice(0, maxRows).map(rowOf);
   return sites.length > 1 ? [...shown, rowOf({ name: 'total', sums: total })] : shown;
 }
@@ -45,18 +44,20 @@ function savedText(saved: number, all: number): string {
   return `${formatBytes(Math.round(saved))} (${percentOf(saved, all).toFixed(1)} %)`;
 }
 
-export function tableText(estimate: Estimate): string {
+/** The table and the sentences below it. */
+export function textOf(estimate: Estimate): string {
   const table = new Table({
     head: HEAD,
     colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'right', 'right'],
     style: { head: [], border: [], compact: true },
   });
-  table.push(...rowsOf(estimate));
-  return table.toString();
+  table.push(...rowsOf(estimate, MAX_ROWS));
+  return [table.toString(), ...sentences(estimate, MAX_ROWS)].join('\n');
 }
 
-/** What an administrator has to know to read the table. */
-export function sentences({ rules, sites, total, clients, untrackedRequests, level }: Estimate): string[] {
+/** What an administrator has to know to read a table of so many sites. */
+export function sentences(estimate: Estimate, maxRows: number): string[] {
+  const { rules, sites, total, clients, untrackedRequests, level } = estimate;
   const size = formatBytes(rules.cacheBytes);
   const ways = [
     ['a one-sided cache', total.oneSided],
@@ -64,7 +65,7 @@ export function sentences({ rules, sites, total, clients, untrackedRequests, lev
     ['a hosted cache', total.hosted],
   ] as const;
   const [best, saved] = ways.reduce((a, b) => (b[1] > a[1] ? b : a));
-  const left = sites.length - MAX_ROWS;
+  const left = sites.length - maxRows;
   const share = (bytes: number): string =>
     `${formatBytes(Math.round(bytes))} (${percentOf(bytes, total.wanBytes).toFixed(1)} %)`;
   const told: (string | false)[] = [
@@ -73,7 +74,7 @@ export function sentences({ rules, sites, total, clients, untrackedRequests, lev
       ? `Most is saved by ${best}: ${share(saved)} of the ${formatBytes(total.wanBytes)} that cross the WAN without it.`
       : 'No way saves anything: hardly any content was asked for twice at the same site.',
     `A one-sided cache and a hosted cache have ${size} at each site; of ${clients} clients each keeps ${formatBytes(rules.clientCacheBytes)} for its neighbours.`,
-    `The last two columns are the size from which a cache saves nine tenths of what the largest would.`,
+    'The last two columns are the size from which a cache saves nine tenths of what the largest would.',
     `Peers and hosted cache need ${share(total.contentInformationBytes)} of content information, which is taken off already; the one-sided cache asks ${total.revalidations} times whether something has changed.`,
     total.hostedAtFirst > 0 &&
       `Of their savings ${formatBytes(Math.round(total.peersAtFirst))} by peers and ${formatBytes(Math.round(total.hostedAtFirst))} by the hosted cache come from the first download of a version at all, which \`peerdist branch\` keeps and Windows does not.`,
@@ -93,7 +94,7 @@ export function sentences({ rules, sites, total, clients, untrackedRequests, lev
 /** All of it, as plain values. */
 export function jsonOf({ rules, sites, total, days, clients, untrackedRequests, level }: Estimate): object {
   return {
-    rules: { ...rules, freshForMs: finite(rules.freshForMs), onForMs: finite(rules.onForMs) },
+    rules,
     clients,
     untrackedRequests,
     sampledOneIn: 2 ** level,
@@ -103,32 +104,20 @@ export function jsonOf({ rules, sites, total, days, clients, untrackedRequests, 
   };
 }
 
-function siteJson({ name, sums: { curve, hostedCurve, oneSided, peers, hosted, ...numbers } }: NamedSite): object {
-  const way = (savedBytes: number, more: object): object => ({
-    savedBytes,
-    savedPercent: percentOf(savedBytes, numbers.wanBytes),
-    ...more,
+function siteJson({ name, sums }: NamedSite): object {
+  const { curve, hostedCurve, oneSided, peers, hosted, peersAtFirst, hostedAtFirst, revalidations, ...others } = sums;
+  const saved = (savedBytes: number): object => ({ savedBytes, savedPercent: percentOf(savedBytes, sums.wanBytes) });
+  const store = (each: Curve): object => ({
+    storeBytesFor90Percent: each.sizeFor(STORE_SHARE) ?? null,
+    curve: each.points,
   });
-  const store = ({ points, sizeFor }: { points: readonly CurvePoint[]; sizeFor: number | undefined }): object => ({
-    storeBytesFor90Percent: sizeFor ?? null,
-    curve: points,
-  });
-  const { peersAtFirst, hostedAtFirst, revalidations, ...rest } = numbers;
   return {
     name,
-    ...rest,
-    oneSided: way(oneSided, { revalidations, ...store({ points: curve.points, sizeFor: curve.sizeFor(STORE_SHARE) }) }),
-    peers: way(peers, { atFirstBytes: peersAtFirst }),
-    hosted: way(hosted, {
-      atFirstBytes: hostedAtFirst,
-      ...store({ points: hostedCurve.points, sizeFor: hostedCurve.sizeFor(STORE_SHARE) }),
-    }),
+    ...others,
+    oneSided: { ...saved(oneSided), revalidations, ...store(curve) },
+    peers: { ...saved(peers), atFirstBytes: peersAtFirst },
+    hosted: { ...saved(hosted), atFirstBytes: hostedAtFirst, ...store(hostedCurve) },
   };
-}
-
-/** JSON has no infinity: null is no limit. */
-function finite(value: number): number | null {
-  return Number.isFinite(value) ? value : null;
 }
 
 export function percentOf(part: number, all: number): number {
@@ -138,5 +127,3 @@ export function percentOf(part: number, all: number): number {
 function dateOf(day: number): string {
   return new Date(day * 86_400_000).toISOString().slice(0, 10);
 }
-
-export type { SiteSums };
