@@ -142,13 +142,14 @@ export class Tracked implements StackEntries {
         if (((lows[content] as number) >>> bit) & 1) isGone[content] = 1;
         else this.contentLevels[content] = (this.contentLevels[content] as number) + 1;
       }
-      if (!this.#isTooFull(isGone, bit, certainBytes)) break;
+      if (!this.#isTooFull(isGone)) return isGone;
     }
-    return isGone;
+    // A few contents at more sites than there are rows.
+    return isGone.fill(1);
   }
 
-  /** Whether too many pairs would be left. */
-  #isTooFull(isGone: Uint8Array, bit: number, certainBytes: number): boolean {
+  /** Whether too many pairs are left when contents with this bit go too, if they were asked for less than so many bytes. */
+  #isTooFull(isGone: Uint8Array, bit = 0, certainBytes = 0): boolean {
     const { count, highs } = this.#pairs;
     let left = 0;
     for (let pair = 0; pair < count; pair += 1) {
