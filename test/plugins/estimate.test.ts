@@ -177,9 +177,10 @@ await t.test(
     const rules = file(
       'rules.log',
       [
-        // Three holders; the fourth displaces the one that was not heard of for the longest time, and one that is on is left.
-        ...['a', 'b', 'c', 'd'].map((client, hour) => get(hour, client, '/held', MEGABYTE)),
-        get(11, 'e', '/held', MEGABYTE),
+        // Three holders are remembered: those not heard of for the longest time make room. Of c, d and e only d comes on again.
+        ...['a', 'b', 'c', 'd', 'e'].map((client, hour) => get(hour, client, '/held', MEGABYTE)),
+        get(20, 'd', '/none', 10, 404),
+        get(20, 'e2', '/held', MEGABYTE),
         // Its client takes in so much that it forgets the first.
         get(20, 'f', '/first', MEGABYTE),
         get(20, 'f', '/second', 1.5 * MEGABYTE),
@@ -187,14 +188,14 @@ await t.test(
       ].join('\n'),
     );
     const all = await estimateOf(test, rules, '--client-cache', '2MB');
-    test.same([roughly(all.total.peers), roughly(all.total.hosted)], [4, 5]);
+    test.same([roughly(all.total.peers), roughly(all.total.hosted)], [5, 6]);
     test.equal(
       roughly({ ...all.total.peers, savedBytes: all.total.peers.atFirstBytes }),
       1,
       'b had it of the very first',
     );
-    test.same(roughly((await estimateOf(test, rules, '--client-cache', '3MB')).total.peers), 5);
-    test.same(roughly((await estimateOf(test, rules, '--on-for', '30m', '--client-cache', '3MB')).total.peers), 0);
+    test.same(roughly((await estimateOf(test, rules, '--client-cache', '3MB')).total.peers), 6);
+    test.same(roughly((await estimateOf(test, rules, '--on-for', '30m', '--client-cache', '3MB')).total.peers), 1);
 
     const versions = file(
       'versions.log',
