@@ -1,6 +1,7 @@
 /** `npm run bench [-- part…]`: every figure of README's performance section, as ratios against yardsticks of the same run. */
 import { benchApi } from './api.ts';
 import { benchCold, benchFirstByte, benchWarm } from './branch.ts';
+import { benchEstimate } from './estimate.ts';
 import { benchHashing } from './hashing.ts';
 import { benchHosted } from './hosted.ts';
 import { benchMemory } from './memory.ts';
@@ -22,6 +23,7 @@ const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
   workers: benchWorkers,
   api: benchApi,
   memory: benchMemory,
+  estimate: benchEstimate,
 };
 
 const wanted = process.argv.slice(2);

@@ -7,6 +7,7 @@ import { configurable, configure } from './config/apply.ts';
 import type { ConfigSection } from './config/config-file.ts';
 import { runDemo } from './demo/demo.ts';
 import { addDoctorCommand } from './doctor-command.ts';
+import { addEstimateCommand } from './estimate-command.ts';
 import { addHashCommand, addInspectCommand } from './file-commands.ts';
 import { addExportCommand, addFillCommands, hostedRole } from './hosted-commands.ts';
 import { addGetCommand, addProbeCommand } from './peer-commands.ts';
@@ -63,6 +64,7 @@ export async function runCommand(
   addProbeCommand(program, terminal, exit);
   addGetCommand(program, terminal, exit);
   addVerifyCommand(program, terminal, exit);
+  addEstimateCommand(program, terminal, exit);
   addStatsCommand(program, terminal, exit);
   addDoctorCommand(program, ROLES, context);
   addCheckConfigCommand(program, terminal, ROLES, environment);
