@@ -5,6 +5,7 @@ import { addCacheCommand } from './cache-commands.ts';
 import { runDemo } from './demo/demo.ts';
 import { addHashCommand, addInspectCommand } from './file-commands.ts';
 import { addExportCommand, addHostedCommand } from './hosted-commands.ts';
+import { addLoadCommand } from './load-command.ts';
 import { addGetCommand, addProbeCommand } from './peer-commands.ts';
 import { addBranchCommand, addReverseCommand } from './role-commands.ts';
 import { addSecretCommand } from './secret-commands.ts';
@@ -47,6 +48,7 @@ export async function runCommand(args: readonly string[], terminal: Terminal): P
   addInspectCommand(program, terminal);
   addProbeCommand(program, terminal, exit);
   addGetCommand(program, terminal, exit);
+  addLoadCommand(program, terminal, exit);
   program
     .command('demo')
     .description('the whole job on this machine: origin, head office, a slow WAN, two branch proxies, client')
