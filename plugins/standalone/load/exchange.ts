@@ -19,12 +19,14 @@ export interface ExchangeParts {
   readonly check: (head: AnswerHead) => BodyCheck | Failure;
   readonly now: () => number;
   readonly onBytes: (bytes: number) => void;
-  /** The kept connection was closed as the request went out, as servers may do; it is sent once more. */
+  /** The kept connection was closed as the request went out, as servers may do; it is sent again. */
   readonly onRetry: () => void;
   /** Called once. */
   readonly onEnd: (outcome: Outcome) => void;
 }
 
+/** Kept connections that may turn out to be closed, one after the other. */
+const MAX_RETRIES = 8;
 const RESETS: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE']);
 
 export class Exchange {
@@ -41,7 +43,7 @@ export class Exchange {
   constructor(parts: ExchangeParts) {
     this.#parts = parts;
     this.activeAtMs = parts.now();
-    this.#request = this.#send(true);
+    this.#request = this.#send(MAX_RETRIES);
   }
 
   /** Breaks it off, unless it has ended. */
@@ -53,14 +55,14 @@ export class Exchange {
     this.#parts.onEnd({ ending, status: this.#status, firstByteAtMs: this.#firstByteAtMs, endedAtMs });
   }
 
-  #send(mayRetry: boolean): ClientRequest {
+  #send(retries: number): ClientRequest {
     const request = httpRequest(this.#parts.options);
     request.on('response', (response) => this.#begin(response));
     request.on('error', (error: NodeJS.ErrnoException) => {
       if (this.#isEnded) return;
-      if (mayRetry && request.reusedSocket && this.#status === 0 && RESETS.has(error.code)) {
+      if (retries > 0 && request.reusedSocket && this.#status === 0 && RESETS.has(error.code)) {
         this.#parts.onRetry();
-        this.#request = this.#send(false);
+        this.#request = this.#send(retries - 1);
       } else if (this.#status !== 0) this.end('cutShort');
       else this.end(error.code?.startsWith('HPE_') === true ? 'protocol' : 'connect');
     });

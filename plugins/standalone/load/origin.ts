@@ -18,6 +18,8 @@ import type { NoiseReader } from './noise.ts';
 import type { Timeline } from './timeline.ts';
 
 const MAX_CONNECTIONS = 10_000;
+/** Connections that may wait to be taken: a proxy without a pool opens one for each request. */
+const BACKLOG = 4_096;
 const CHUNK_BYTES = 64 * 1024;
 
 export class LoadOrigin {
@@ -50,7 +52,8 @@ export class LoadOrigin {
         const text = `cannot listen on ${formatListen(listen)}: ${error.code ?? error.message}`;
         reject(new PeerDistError('ERR_PEERDIST_INVALID_OPTION', text, { cause: error }));
       });
-      server.listen(listen.port, listen.host, () => resolve(new LoadOrigin(server, catalogue, timeline)));
+      const { port, host } = listen;
+      server.listen({ port, host, backlog: BACKLOG }, () => resolve(new LoadOrigin(server, catalogue, timeline)));
     });
   }
 

@@ -109,7 +109,7 @@ function requestRows({ requests, errors, statuses }: LoadResult): string[][] {
     ['failed', String(failed)],
     ...FAILURES.flatMap((name) => some(`  ${FAILURE_WORDS[name]}`, errors[name])),
     ...others.map(([status, count]) => [`  status ${status}`, String(count)]),
-    ...some('sent twice, the kept connection was closed', retries),
+    ...some('sent again, the kept connection was closed', retries),
     ...some('sent late', late),
     ...some('  for the limit in flight', heldBack),
   ];
@@ -138,6 +138,8 @@ function wanCell(metrics: MetricsResult): string {
 }
 
 function latencyCells({ p50, p90, p99, p999, max }: Percentiles): string[] {
+  // Nothing takes no time at all: nothing was answered.
+  if (max === 0) return ['–', '–', '–', '–', '–'];
   return [p50, p90, p99, p999, max].map((ms) => ms.toFixed(ms < 100 ? 2 : 0));
 }
 

@@ -112,6 +112,7 @@ export async function runLoad(options: LoadOptions, hooks: LoadHooks): Promise<L
       subject: urls ?? new CatalogueSubject(catalogue, base),
       target,
       timeline,
+      clients: profile.clients,
       maxInFlight,
       timeoutMs,
       deadlineMs: planEndMs(profile) + timeoutMs + DRAIN_MS,

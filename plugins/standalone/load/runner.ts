@@ -23,6 +23,7 @@ export interface RunnerParts {
   readonly subject: Subject;
   readonly target: LoadTarget;
   readonly timeline: Timeline;
+  readonly clients: number;
   /** Requests under way at once, of all clients. */
   readonly maxInFlight: number;
   /** Milliseconds without a byte after which a request has failed. */
@@ -31,8 +32,8 @@ export interface RunnerParts {
   readonly deadlineMs: number;
 }
 
-/** Idle connections that each client keeps. */
-const MAX_IDLE_CONNECTIONS = 2;
+/** Idle connections that each client keeps at least: as many as it may be using on the average at the limit, if that is more. */
+const MIN_IDLE_CONNECTIONS = 2;
 /** How often in a timeout the silent are looked for. */
 const CHECKS_PER_TIMEOUT = 8;
 
@@ -148,7 +149,9 @@ export class LoadRunner {
   #agent(client: number): Agent {
     let agent = this.#agents.get(client);
     if (agent === undefined) {
-      agent = new Agent({ keepAlive: true, maxFreeSockets: MAX_IDLE_CONNECTIONS });
+      const { maxInFlight, clients } = this.#parts;
+      const maxFreeSockets = Math.max(MIN_IDLE_CONNECTIONS, Math.ceil(maxInFlight / clients));
+      agent = new Agent({ keepAlive: true, maxFreeSockets });
       this.#agents.set(client, agent);
     }
     return agent;

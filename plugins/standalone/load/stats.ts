@@ -23,7 +23,7 @@ export class LoadStats {
   aborted = 0;
   /** Under way when the run was ended early. */
   interrupted = 0;
-  /** Sent once more because a kept connection had just been closed. */
+  /** Sent again because a kept connection had just been closed. */
   retries = 0;
   /** Sent after their time, for whatever reason. */
   late = 0;
