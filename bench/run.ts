@@ -3,6 +3,7 @@ import { benchApi } from './api.ts';
 import { benchCold, benchFirstByte, benchWarm } from './branch.ts';
 import { benchHashing } from './hashing.ts';
 import { benchHosted } from './hosted.ts';
+import { benchLoad } from './load.ts';
 import { benchMemory } from './memory.ts';
 import { benchPeers } from './peers.ts';
 import { benchReverse } from './reverse.ts';
@@ -20,6 +21,7 @@ const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
   hosted: benchHosted,
   stores: benchStores,
   workers: benchWorkers,
+  load: benchLoad,
   api: benchApi,
   memory: benchMemory,
 };

@@ -5,6 +5,7 @@
  */
 import { Agent, type OutgoingHttpHeaders, type RequestOptions } from 'node:http';
 import { formatRange } from '../../../lib/http/index.ts';
+import { formatListen } from '../units.ts';
 import { Exchange, type Outcome } from './exchange.ts';
 import type { PlannedRequest } from './plan.ts';
 import { LoadStats } from './stats.ts';
@@ -74,10 +75,6 @@ export class LoadRunner {
     this.#pump();
   }
 
-  get inFlight(): number {
-    return this.#underWay.size;
-  }
-
   #advance(): void {
     this.#next = this.#plan.next().value;
   }
@@ -131,7 +128,7 @@ export class LoadRunner {
     const { kind, host, port } = this.#parts.target;
     const { authority, path } = this.#parts.subject.urlOf(object);
     const headers: OutgoingHttpHeaders = {
-      host: kind === 'proxy' ? authority : host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`,
+      host: kind === 'proxy' ? authority : formatListen({ host, port }),
       accept: '*/*',
       'user-agent': 'peerdist-load',
     };
