@@ -573,7 +573,7 @@ t.test('profiles, lists and metrics are read carefully', async (t) => {
 });
 
 /** The command within this process: starting one takes longer than most runs here. */
-async function load(...args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+async function load(args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   const lines: { readonly stdout: string[]; readonly stderr: string[] } = { stdout: [], stderr: [] };
   const code = await runCommand(['load', ...args], {
     print: (line) => lines.stdout.push(line),
@@ -608,11 +608,12 @@ t.test('a wave through a branch and head office', async (t) => {
   const branch = await Role.start(t, ['branch', '--store', 'memory']);
   const directory = t.testdir({});
   const html = join(directory, 'report.html');
-  const { code, stdout, stderr } = await load(
-    ...[...WAVE, '--proxy', `127.0.0.1:${branch.port}`, '--origin-listen', `127.0.0.1:${originPort}`],
+  const { code, stdout, stderr } = await load([
+    ...WAVE,
+    ...['--proxy', `127.0.0.1:${branch.port}`, '--origin-listen', `127.0.0.1:${originPort}`],
     ...['--url-base', reverse.url, '--metrics', `http://127.0.0.1:${branch.adminPort}/metrics`],
     ...['--json', '--html', html],
-  );
+  ]);
   t.strictSame([code, stderr], [0, ''], stdout);
   const result = JSON.parse(stdout) as LoadResult;
   const { requests, bytes, distinct } = foretold(result.profile);
@@ -636,10 +637,10 @@ t.test('a wave through a branch and head office', async (t) => {
   // Straight at the origin, as the report says.
   const report = join(directory, 'report.json');
   writeFileSync(report, stdout);
-  const again = await load(
+  const again = await load([
     ...['--profile', report, '--origin-listen', `127.0.0.1:${originPort}`],
     ...['--target', `http://127.0.0.1:${originPort}`, '--json'],
-  );
+  ]);
   const repeated = JSON.parse(again.stdout) as LoadResult;
   t.strictSame(repeated.profile, result.profile, 'a report is a profile');
   t.strictSame(
@@ -658,7 +659,7 @@ for (const [name, start] of [
     const cache: Running = await start(`http://127.0.0.1:${originPort}`);
     t.teardown(() => cache.stop());
     const via = name === 'squid' ? ['--proxy', `127.0.0.1:${cache.port}`] : ['--target', cache.url];
-    const { code, stdout } = await load(...WAVE, ...via, '--origin-listen', `127.0.0.1:${originPort}`, '--json');
+    const { code, stdout } = await load([...WAVE, ...via, '--origin-listen', `127.0.0.1:${originPort}`, '--json']);
     t.equal(code, 0, stdout);
     const { profile, clientBytes, wanBytes = 0 } = JSON.parse(stdout) as LoadResult;
     const { bytes, distinct } = foretold(profile);
@@ -676,27 +677,15 @@ t.test('exit codes: 1 for what went wrong, 2 for what cannot be done', async (t)
     t,
     createServer((_request, response) => response.writeHead(500).end()),
   );
-  const short = [
-    'load',
-    '--clients',
-    '2',
-    '--rate',
-    '50',
-    '--duration',
-    '500ms',
-    '--wave-every',
-    '0',
-    '--edit-every',
-    '0',
-  ];
+  const short = ['--clients', '2', '--rate', '50', '--duration', '500ms', '--wave-every', '0', '--edit-every', '0'];
   const at = (port: number, ...more: string[]): string[] => [...short, '--target', `http://127.0.0.1:${port}`, ...more];
-  const bad = await load(...at(wrong, '--max-errors', '100'));
+  const bad = await load(at(wrong, '--max-errors', '100'));
   t.equal(bad.code, 1, 'no share of wrong bytes is fine');
   t.match(bad.stdout, /WRONG BYTES +│ +\d/);
-  const failing = await load(...at(broken));
+  const failing = await load(at(broken));
   t.equal(failing.code, 1);
   t.match(failing.stdout, /status 500 +│ +\d/);
-  t.equal((await load(...at(broken, '--max-errors', '100%'))).code, 0);
+  t.equal((await load(at(broken, '--max-errors', '100%'))).code, 0);
 
   const proxy = ['--proxy', '127.0.0.1:1'];
   for (const [args, complaint] of [
@@ -718,7 +707,7 @@ t.test('exit codes: 1 for what went wrong, 2 for what cannot be done', async (t)
     ],
     [[...proxy, '--html', '/nowhere/report.html'], 'cannot write /nowhere/report.html: ENOENT'],
   ] as const) {
-    const { code, stdout, stderr } = await load(...args);
+    const { code, stdout, stderr } = await load(args);
     t.strictSame([code, stderr], [2, `peerdist: ${complaint}`], args.join(' '));
     t.notMatch(stdout, 'requests', 'nothing was sent');
   }
@@ -737,12 +726,12 @@ t.test('lists of URLs, and a run that is ended early', async (t) => {
   });
   const branch = await Role.start(t, ['branch', '--store', 'memory']);
   const args = ['--proxy', `127.0.0.1:${branch.port}`, '--duration', '1s', '--json', '--urls'];
-  const good = await load(...args, join(lists, 'good'));
+  const good = await load([...args, join(lists, 'good')]);
   t.equal(good.code, 0, good.stderr);
   const { requests, clientBytes, wanBytes } = JSON.parse(good.stdout) as LoadResult;
   t.ok(requests.answered > 0 && clientBytes === requests.answered * body.byteLength);
   t.strictSame([requests.unchecked, wanBytes], [1, undefined], 'all but the first of those without a digest');
-  t.equal((await load(...args, join(lists, 'bad'))).code, 1);
+  t.equal((await load([...args, join(lists, 'bad')])).code, 1);
 
   let asked = 0;
   const silent = await listen(
