@@ -583,11 +583,12 @@ async function load(args: readonly string[]): Promise<{ code: number; stdout: st
   return { code, stdout: lines.stdout.join('\n'), stderr: lines.stderr.join('\n') };
 }
 
+const words = (text: string): string[] => text.split(' ');
+
 /** A short update wave over few objects: nothing aborted and no range, so that every byte can be foretold. */
-const WAVE = [
-  ...['--profile', 'update-wave', '--clients', '8', '--rate', '20', '--objects', '10', '--duration', '1s'],
-  ...['--wave-every', '1s', '--wave-within', '1s', '--wave-size', '3MiB'],
-];
+const WAVE = words(
+  '--profile update-wave --clients 8 --rate 20 --objects 10 --duration 1s --wave-every 1s --wave-within 1s --wave-size 3MiB',
+);
 
 /** Bytes that a run delivers, and those of the objects it asks for, each once. */
 function foretold(profile: LoadProfile): {
@@ -610,9 +611,8 @@ t.test('a wave through a branch and head office', async (t) => {
   const html = join(directory, 'report.html');
   const { code, stdout, stderr } = await load([
     ...WAVE,
-    ...['--proxy', `127.0.0.1:${branch.port}`, '--origin-listen', `127.0.0.1:${originPort}`],
-    ...['--url-base', reverse.url, '--metrics', `http://127.0.0.1:${branch.adminPort}/metrics`],
-    ...['--json', '--html', html],
+    ...words(`--proxy 127.0.0.1:${branch.port} --origin-listen 127.0.0.1:${originPort} --url-base ${reverse.url}`),
+    ...words(`--metrics http://127.0.0.1:${branch.adminPort}/metrics --json --html ${html}`),
   ]);
   t.strictSame([code, stderr], [0, ''], stdout);
   const result = JSON.parse(stdout) as LoadResult;
@@ -637,10 +637,9 @@ t.test('a wave through a branch and head office', async (t) => {
   // Straight at the origin, as the report says.
   const report = join(directory, 'report.json');
   writeFileSync(report, stdout);
-  const again = await load([
-    ...['--profile', report, '--origin-listen', `127.0.0.1:${originPort}`],
-    ...['--target', `http://127.0.0.1:${originPort}`, '--json'],
-  ]);
+  const again = await load(
+    words(`--profile ${report} --origin-listen 127.0.0.1:${originPort} --target http://127.0.0.1:${originPort} --json`),
+  );
   const repeated = JSON.parse(again.stdout) as LoadResult;
   t.strictSame(repeated.profile, result.profile, 'a report is a profile');
   t.strictSame(
