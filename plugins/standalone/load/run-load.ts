@@ -206,6 +206,7 @@ function tail({ lastByte }: LoadStats): { oneIn: number; ms: number }[] {
   const points: { oneIn: number; ms: number }[] = [];
   for (let oneIn = 1; oneIn <= lastByte.totalCount; oneIn *= 10 ** 0.1)
     points.push({ oneIn, ms: lastByte.getValueAtPercentile(100 * (1 - 1 / oneIn)) / 1000 });
+  if (lastByte.totalCount > 0) points.push({ oneIn: lastByte.totalCount, ms: lastByte.maxValue / 1000 });
   return points;
 }
 
