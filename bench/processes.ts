@@ -89,7 +89,33 @@ export async function startNginx(): Promise<Running> {
   return startTool(port, 'nginx', '-p', directory, '-c', config);
 }
 
-/** Squid with a memory cache that holds everything, no log. */
+/** nginx as a caching gateway: one request for each object however many ask, and nobody is let past it. */
+export async function startNginxCache(origin: string): Promise<Running> {
+  const port = await freePort();
+  const own = (name: string): string => scratchFile(`nginx-cache-${port}-${name}`);
+  const config = scratchFile(
+    `nginx-cache-${port}.conf`,
+    `
+    daemon off; worker_processes 1; pid ${own('pid')}; error_log stderr crit;
+    events { worker_connections 4096; }
+    http {
+      access_log off; sendfile on; tcp_nodelay on;
+      client_body_temp_path ${own('body')}; proxy_temp_path ${own('proxy')}; fastcgi_temp_path ${own('fcgi')};
+      uwsgi_temp_path ${own('uwsgi')}; scgi_temp_path ${own('scgi')};
+      proxy_cache_path ${own('store')} keys_zone=all:16m max_size=4g use_temp_path=off;
+      server {
+        listen 127.0.0.1:${port};
+        location / {
+          proxy_pass ${origin}; proxy_http_version 1.1; proxy_set_header Connection "";
+          proxy_cache all; proxy_cache_revalidate on; proxy_cache_lock on; proxy_cache_lock_timeout 5m; proxy_cache_lock_age 5m;
+        }
+      }
+    }`,
+  );
+  return startTool(port, 'nginx', '-p', directory, '-c', config);
+}
+
+/** Squid with a memory cache that holds everything, no log; those who ask for the same at once share one fetch. */
 export async function startSquid(): Promise<Running> {
   const port = await freePort();
   const config = scratchFile(
@@ -101,6 +127,7 @@ export async function startSquid(): Promise<Running> {
     maximum_object_size_in_memory 512 MB
     maximum_object_size 512 MB
     range_offset_limit none
+    collapsed_forwarding on
     refresh_pattern . 1440 100% 10080
     access_log none
     cache_log /dev/null
@@ -187,7 +214,8 @@ export function peakMemory({ process: child }: Running): number {
   return Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]) * 1024;
 }
 
-async function freePort(): Promise<number> {
+/** A port that nothing listens on, for a server whose address others have to know before it starts. */
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;

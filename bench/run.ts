@@ -4,6 +4,7 @@ import { benchCold, benchFirstByte, benchWarm } from './branch.ts';
 import { benchEstimate } from './estimate.ts';
 import { benchHashing } from './hashing.ts';
 import { benchHosted } from './hosted.ts';
+import { benchLoad } from './load.ts';
 import { benchMemory } from './memory.ts';
 import { benchPeers } from './peers.ts';
 import { benchReverse } from './reverse.ts';
@@ -21,6 +22,7 @@ const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
   hosted: benchHosted,
   stores: benchStores,
   workers: benchWorkers,
+  load: benchLoad,
   api: benchApi,
   memory: benchMemory,
   estimate: benchEstimate,

@@ -10,6 +10,7 @@ import { addDoctorCommand } from './doctor-command.ts';
 import { addEstimateCommand } from './estimate-command.ts';
 import { addHashCommand, addInspectCommand } from './file-commands.ts';
 import { addExportCommand, addFillCommands, hostedRole } from './hosted-commands.ts';
+import { addLoadCommand } from './load-command.ts';
 import { addGetCommand, addProbeCommand } from './peer-commands.ts';
 import { addPublishCommand } from './publish-command.ts';
 import { addRole, type CommandContext, type RoleDefinition } from './role-command.ts';
@@ -64,6 +65,7 @@ export async function runCommand(
   addProbeCommand(program, terminal, exit);
   addGetCommand(program, terminal, exit);
   addVerifyCommand(program, terminal, exit);
+  addLoadCommand(program, terminal, exit);
   addEstimateCommand(program, terminal, exit);
   addStatsCommand(program, terminal, exit);
   addDoctorCommand(program, ROLES, context);

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { PeerDistError } from '../../lib/errors.ts';
 import { addLogOptions, type LogValues } from './log.ts';
-import { ADDRESS, DURATION, flag, setting, TEXT } from './settings.ts';
+import { ADDRESS, DURATION, flag, type Setting, setting, TEXT } from './settings.ts';
 import type { StoreValues } from './store-options.ts';
 import { readText } from './tls-options.ts';
 import type { ListenAddress } from './units.ts';
@@ -20,8 +20,8 @@ export interface RunValues extends StoreValues, LogValues {
 
 export function addRunOptions(command: Command, admin: string): Command {
   command
-    .addOption(setting('--config <file>', 'YAML or JSON with the options that are not given otherwise', TEXT))
-    .addOption(flag('--print-config', 'print what applies, and where it comes from, and end'))
+    .addOption(configOption())
+    .addOption(printConfigOption())
     .addOption(setting('--site <name>', 'name of this place, on every metric and in reports', TEXT))
     .addOption(setting('--admin <host:port>', '/dashboard, /metrics, /healthz and /readyz', ADDRESS, admin))
     .addOption(flag('--no-admin', 'no admin listener'))
@@ -29,6 +29,14 @@ export function addRunOptions(command: Command, admin: string): Command {
     .addOption(flag('--dashboard-names', 'show contents and downloads by name on the dashboard'))
     .addOption(setting('--drain-timeout <time>', 'for running exchanges when it ends', DURATION, '10s'));
   return addLogOptions(command);
+}
+
+export function configOption(): Setting {
+  return setting('--config <file>', 'YAML or JSON with the options that are not given otherwise', TEXT);
+}
+
+export function printConfigOption(): Setting {
+  return flag('--print-config', 'print what applies, and where it comes from, and end');
 }
 
 /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` */

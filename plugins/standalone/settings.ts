@@ -64,16 +64,17 @@ export const TEXT: Kind = {
   parse: (text) => text,
 };
 
+/** What `parse` makes of a text, or throws at. */
+export function kindOf(expected: string, parse: (text: string) => unknown): Kind {
+  return { ...TEXT, expected, parse };
+}
+
 /** Text that `check` accepts or throws at. */
 export function checked(expected: string, check: (text: string) => unknown): Kind {
-  return {
-    expected,
-    schema: { type: 'string', minLength: 1 },
-    parse: (text) => {
-      check(text);
-      return text;
-    },
-  };
+  return kindOf(expected, (text) => {
+    check(text);
+    return text;
+  });
 }
 
 export function numberFrom(name: string, min: number, max: number): Kind {

@@ -7,7 +7,6 @@ import t, { type Test } from 'tap';
 import { encodeContentInformation } from '../../lib/protocol/pccrc/index.ts';
 import { encodeProbe } from '../../lib/protocol/pccrd/index.ts';
 import { costOf } from '../../lib/stores/lmdb-rows.ts';
-import { runCommand } from '../../plugins/standalone/cli.ts';
 import { contentInformationBytes } from '../../plugins/standalone/estimate/content-information-size.ts';
 import { createParser, type FormatName } from '../../plugins/standalone/estimate/log-formats.ts';
 import { Replay } from '../../plugins/standalone/estimate/replay.ts';
@@ -25,6 +24,8 @@ import {
 import { describe } from '../support/content-information.ts';
 import { peerdist } from '../support/proxies.ts';
 import { pick, seededBytes, words } from '../support/random.ts';
+import type { Finished } from '../support/proxies.ts';
+import { runInside } from '../support/spoken.ts';
 
 interface WayJson {
   readonly savedBytes: number;
@@ -63,25 +64,9 @@ function file(name: string, content: string | Uint8Array): string {
 }
 const sites = file('sites.txt', PLANNED_SITES);
 
-interface Finished {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
 /** The command in this process. */
-async function inside(...args: readonly string[]): Promise<Finished> {
-  let [stdout, stderr] = ['', ''];
-  const code = await runCommand(['estimate', ...args], {
-    print: (line) => {
-      stdout += `${line}\n`;
-    },
-    warn: (line) => {
-      stderr += `${line}\n`;
-    },
-    stopRequested: new Promise(() => {}),
-  });
-  return { code, stdout, stderr };
+function inside(...args: readonly string[]): Promise<Finished> {
+  return runInside(['estimate', ...args], { stopRequested: new Promise(() => {}) });
 }
 
 async function estimateOf(test: Test, ...args: readonly string[]): Promise<EstimateJson> {
@@ -431,14 +416,7 @@ await t.test('standard input, and a request to stop', async (test) => {
     [path('pipe')],
     [path('pipe'), file('beside.log', input)],
   ]) {
-    let stderr = '';
-    const code = await runCommand(['estimate', ...args], {
-      print: () => {},
-      warn: (line) => {
-        stderr += line;
-      },
-      stopRequested: Promise.resolve(),
-    });
+    const { code, stderr } = await runInside(['estimate', ...args]);
     test.equal(code, 1);
     test.match(stderr, /stopped before everything was read/);
   }
