@@ -1,20 +1,19 @@
 /** README's tables against the code: options, errors, metrics; and the files the documents point to. */
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import t from 'tap';
 import { ERROR_CODES } from '../lib/errors.ts';
 import { METRICS } from '../plugins/metrics/index.ts';
 
-const readme = readFileSync('README.md', 'utf8');
-
-/** The table rows under a heading, first cell without its backticks. */
-function rows(heading: string): string[][] {
-  const start = readme.indexOf(`\n${heading}`);
-  if (start < 0) throw new Error(`README has no heading ${heading}`);
+/** The table rows under a heading of a document, first cell without its backticks. */
+function rows(file: string, heading: string): string[][] {
+  const text = readFileSync(file, 'utf8');
+  const start = `\n${text}`.indexOf(`\n${heading}`);
+  if (start < 0) throw new Error(`${file} has no heading ${heading}`);
   const level = /^#+/.exec(heading)?.[0] ?? '##';
-  const rest = readme.slice(start + heading.length + 1);
-  const next = rest.search(new RegExp(`^#{2,${level.length}} `, 'm'));
+  const rest = text.slice(start + heading.length);
+  const next = rest.search(new RegExp(`^#{1,${level.length}} `, 'm'));
   return rest
     .slice(0, next < 0 ? undefined : next)
     .split('\n')
@@ -37,10 +36,11 @@ function helpOptions(command: string): string[] {
 }
 
 t.test('every option of the command has its row', (t) => {
-  const table = (heading: string): string[] => rows(heading).map((row) => row[0] as string);
+  const table = (heading: string): string[] =>
+    rows('plugins/standalone/README.md', heading).map((row) => row[0] as string);
   const both = table('### Both');
   const secret = table('### The server secret');
-  const stores = table('### Stores and workers');
+  const stores = [...table('### Stores and workers'), ...table('### Running')];
   t.strictSame(
     [...table('### `peerdist reverse`'), ...both, ...stores, ...secret].toSorted(),
     helpOptions('reverse').toSorted(),
@@ -57,13 +57,16 @@ t.test('every option of the command has its row', (t) => {
   t.strictSame(table('### `peerdist export').toSorted(), helpOptions('export').toSorted());
   t.strictSame([...table('### `peerdist probe'), ...discovery].toSorted(), helpOptions('probe').toSorted());
   t.strictSame([...table('### `peerdist get'), ...peers].toSorted(), helpOptions('get').toSorted());
+  for (const command of ['verify', 'stats', 'check-config', 'load', 'estimate', 'demo'])
+    t.strictSame(table(`### \`peerdist ${command}`).toSorted(), helpOptions(command).toSorted(), command);
+  t.strictSame([...table('### `peerdist publish'), ...secret].toSorted(), helpOptions('publish').toSorted());
   t.strictSame([...table('### `peerdist hash'), ...secret].toSorted(), helpOptions('hash').toSorted());
   t.end();
 });
 
 t.test('every error code has its row', (t) => {
   t.strictSame(
-    rows('## Errors'),
+    rows('README.md', '## Errors'),
     Object.entries(ERROR_CODES).map(([code, { win32, meaning }]) => [code, win32 === 0 ? '–' : String(win32), meaning]),
   );
   t.end();
@@ -71,20 +74,26 @@ t.test('every error code has its row', (t) => {
 
 t.test('every metric has its row', (t) => {
   t.strictSame(
-    rows('## Metrics').map(([name, , meaning]) => [name, meaning]),
+    rows('plugins/metrics/README.md', '# Metrics').map(([name, , meaning]) => [name, meaning]),
     Object.entries(METRICS),
   );
   t.end();
 });
 
+function pagesIn(directory: string): string[] {
+  const names = readdirSync(directory, { recursive: true, encoding: 'utf8' });
+  return names.filter((name) => name.endsWith('.md')).map((name) => join(directory, name));
+}
+
 t.test('links between documents lead somewhere', (t) => {
   for (const file of [
     'README.md',
-    'lib/README.md',
-    'lib/kit/README.md',
-    'lib/peerdist/README.md',
     'CONTRIBUTING.md',
     'SECURITY.md',
+    'bench/README.md',
+    ...pagesIn('lib'),
+    ...pagesIn('plugins'),
+    ...pagesIn('examples'),
   ]) {
     for (const [, target] of readFileSync(file, 'utf8').matchAll(/\]\(([^)#]+)\)/g)) {
       if (target === undefined || /^https?:/.test(target)) continue;

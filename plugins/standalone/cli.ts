@@ -49,8 +49,8 @@ export async function runCommand(
     configurable: () => configurable(program),
     sectionOf: (command) => sections.get(command),
   };
-  program.hook('preAction', (_program, command) => {
-    const section = configure(command, environment, configurable(program));
+  program.hook('preAction', async (_program, command) => {
+    const section = await configure(command, environment, configurable(program));
     if (section !== undefined) sections.set(command, section);
   });
   addRole(program, reverseRole, context);

@@ -2,7 +2,6 @@
 import type { Command } from 'commander';
 import { PeerDistError } from '../../lib/errors.ts';
 import { configurable, located } from './config/apply.ts';
-import { readConfigFile } from './config/config-file.ts';
 import { fillIn } from './config/layers.ts';
 import { configSchema } from './config/schema.ts';
 import { checkRole, type RoleDefinition } from './role-command.ts';
@@ -28,6 +27,7 @@ export function addCheckConfigCommand(
       const file = given ?? environment['PEERDIST_CONFIG'];
       if (file === undefined || file === '')
         throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', 'check-config needs a FILE, or PEERDIST_CONFIG');
+      const { readConfigFile } = await import('./config/config-file.ts');
       const config = readConfigFile(file, commands);
       for (const name of config.sections) {
         const section = config.section(name);

@@ -27,7 +27,7 @@ export function addDoctorCommand(
     doctor.addCommand(command.description(`with the options of \`peerdist ${name}\``).option('--json', 'print JSON'));
     command.action(async () => {
       const { json } = command.opts<{ json?: true }>();
-      const section = configure(command, environment, configurable());
+      const section = await configure(command, environment, configurable());
       const findings: Finding[] = [];
       for await (const finding of examine(definition, command, section)) {
         findings.push(finding);

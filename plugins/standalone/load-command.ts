@@ -6,8 +6,7 @@ import { PeerDistError } from '../../lib/errors.ts';
 import { effectiveConfig } from './config/effective.ts';
 import { addProfileOptions, percentOf, type ProfileValues, profileOf } from './load/load-options.ts';
 import { planEndMs } from './load/profile.ts';
-import { textReport, webReport } from './load/report.ts';
-import { type LoadResult, runLoad } from './load/run-load.ts';
+import type { LoadResult } from './load/run-load.ts';
 import type { LoadTarget } from './load/runner.ts';
 import type { LoadStats } from './load/stats.ts';
 import { UrlList } from './load/url-list.ts';
@@ -83,6 +82,7 @@ export function addLoadCommand(program: Command, terminal: Terminal, exit: (code
     .action(async (values: LoadValues) => {
       if (values.printConfig === true) return terminal.print(effectiveConfig(command));
       const result = await run(values, terminal);
+      const { textReport, webReport } = await import('./load/report.ts');
       if (values.html !== undefined) write(values.html, webReport(result));
       terminal.print(values.json === true ? JSON.stringify(result, undefined, 2) : textReport(result));
       return exit(isGood(result, values.maxErrors) ? 0 : 1);
@@ -109,6 +109,8 @@ async function run(values: LoadValues, terminal: Terminal): Promise<LoadResult> 
     bytes: formatBytes(stats?.clientBytes ?? 0),
   });
   const endMs = planEndMs(profile);
+  // Loaded when it is needed: its histograms take long.
+  const { runLoad } = await import('./load/run-load.ts');
   try {
     return await runLoad(
       {

@@ -3,6 +3,8 @@ import { createReadStream, existsSync, statSync } from 'node:fs';
 import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { basename } from 'node:path';
+import { Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import type { Command } from 'commander';
 import { nativeHashProvider } from '../../lib/crypto/index.ts';
 import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
@@ -10,6 +12,12 @@ import { fieldValue, withoutFields } from '../../lib/http/index.ts';
 import { Kit, type Next, ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import { PeerDist } from '../../lib/peerdist/index.ts';
 import type { V1AlgorithmName } from '../../lib/protocol/pccrc/index.ts';
+import {
+  formatPeerDist,
+  formatPeerDistEx,
+  PEERDIST_EX_HEADER,
+  PEERDIST_HEADER,
+} from '../../lib/protocol/pccrtp/index.ts';
 import { ownerOf } from '../../lib/stores/index.ts';
 import { createContentServer } from '../content-server/index.ts';
 import { parseOrigin } from '../http-proxy/index.ts';
@@ -40,12 +48,12 @@ interface Place {
   readonly target: string;
 }
 
-const FIELDS = { 'accept-encoding': 'peerdist', 'x-p2p-peerdist': 'Version=1.1' };
-/** A client that comes back for the hashes of what it has just had. */
-const COME_BACK = {
-  ...FIELDS,
-  'x-p2p-peerdistex': 'MinContentInformation=1.0, MaxContentInformation=2.0, HashRequest=true',
+const FIELDS = {
+  'accept-encoding': 'peerdist',
+  [PEERDIST_HEADER]: formatPeerDist({ version: { major: 1, minor: 1 } }),
 };
+/** A client that comes back for the hashes of what it has just had. */
+const COME_BACK = { ...FIELDS, [PEERDIST_EX_HEADER]: formatPeerDistEx(2, { hashRequest: true }) };
 
 export function addPublishCommand(program: Command, terminal: Terminal, exit: (code: number) => void): void {
   const command = program
@@ -166,9 +174,10 @@ class Publisher {
     try {
       const first = await through(requestTo(place, FIELDS));
       if (isCoded(first)) return false;
-      let bytes = 0;
-      for await (const chunk of first.stream() as AsyncIterable<Uint8Array>)
-        onBytes((bytes += chunk.byteLength), length);
+      await pipeline(
+        first.stream(),
+        counter((bytes) => onBytes(bytes, length)),
+      );
       const second = await through(requestTo(place, COME_BACK));
       second.discard();
       if (isCoded(second)) return true;
@@ -205,6 +214,17 @@ class Publisher {
       return new ProxyResponse({ status, headers, body: createReadStream(file, { highWaterMark: 1024 * 1024 }) });
     };
   }
+}
+
+/** Where bytes end. Not a loop over them: that would destroy the stream when they end, before all is hashed. */
+function counter(onBytes: (bytes: number) => void): Writable {
+  let bytes = 0;
+  return new Writable({
+    write(chunk: Uint8Array, _encoding, callback) {
+      onBytes((bytes += chunk.byteLength));
+      callback();
+    },
+  });
 }
 
 function requestTo(place: Place, headers: Readonly<Record<string, string>>): ProxyRequest {

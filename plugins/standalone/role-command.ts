@@ -81,7 +81,7 @@ async function reread<V extends RunValues>(
     .exitOverride()
     .configureOutput({ outputError: () => {} });
   command.action(() => {}).parse(args.slice(1), { from: 'user' });
-  const section = configure(command, environment, configurable());
+  const section = await configure(command, environment, configurable());
   const values = command.opts<V>();
   await located(section, () => checkRole(definition, command));
   const text = (each: Command, attribute: string): string | undefined => JSON.stringify(each.getOptionValue(attribute));

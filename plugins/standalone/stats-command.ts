@@ -53,7 +53,8 @@ export function addStatsCommand(program: Command, terminal: Terminal, exit: (cod
 }
 
 async function savingsOf({ host, port }: ListenAddress, token: string | undefined): Promise<Savings> {
-  const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
+  // Not the name that was typed: a listener without a token answers to none but its own, which a page in a browser could not say.
+  const headers = { host: 'localhost', ...(token === undefined ? {} : { authorization: `Bearer ${token}` }) };
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     const asked = get({ host, port, path: '/savings', headers, timeout: TIMEOUT_MS }, resolve);
     asked.once('timeout', () => asked.destroy(new Error('no answer in time')));

@@ -574,8 +574,9 @@ t.test('profiles, lists and metrics are read carefully', async (t) => {
 });
 
 /** The command within this process: starting one takes longer than most runs here. */
-function load(args: readonly string[]): Promise<Finished> {
-  return runInside(['load', ...args], { stopRequested: new Promise(() => {}) });
+async function load(args: readonly string[]): Promise<Finished> {
+  const { code, stdout, stderr } = await runInside(['load', ...args], { stopRequested: new Promise(() => {}) });
+  return { code, stdout: stdout.trimEnd(), stderr: stderr.trimEnd() };
 }
 
 const words = (text: string): string[] => text.split(' ');

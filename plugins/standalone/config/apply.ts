@@ -1,7 +1,7 @@
 /** Configuration of a command that is about to run: environment and file beneath its flags. */
 import type { Command } from 'commander';
 import { isPeerDistError } from '../../../lib/errors.ts';
-import { type ConfigSection, readConfigFile } from './config-file.ts';
+import type { ConfigSection } from './config-file.ts';
 import { fillIn } from './layers.ts';
 
 /** Commands that can be configured by a file. */
@@ -16,28 +16,31 @@ export function configurable(program: Command): readonly Command[] {
  * @returns the section of the file that was read, if one was
  * @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION`
  */
-export function configure(
+export async function configure(
   command: Command,
   environment: NodeJS.ProcessEnv,
   commands: readonly Command[],
-): ConfigSection | undefined {
+): Promise<ConfigSection | undefined> {
   let own: ConfigSection | undefined;
   for (let each: Command | null = command; each !== null; each = each.parent) {
-    const section = sectionFor(each, environment, commands);
+    const section = await sectionFor(each, environment, commands);
     fillIn(each, environment, section);
     own ??= section;
   }
   return own;
 }
 
-function sectionFor(
+async function sectionFor(
   command: Command,
   environment: NodeJS.ProcessEnv,
   commands: readonly Command[],
-): ConfigSection | undefined {
+): Promise<ConfigSection | undefined> {
   if (!commands.some((each) => each.name() === command.name())) return undefined;
   const file = (command.getOptionValue('config') as string | undefined) ?? environment['PEERDIST_CONFIG'];
-  return file === undefined || file === '' ? undefined : readConfigFile(file, commands).section(command.name());
+  if (file === undefined || file === '') return undefined;
+  // Loaded when it is needed: its parser and validator take a tenth of a second.
+  const { readConfigFile } = await import('./config-file.ts');
+  return readConfigFile(file, commands).section(command.name());
 }
 
 /** Runs a check; where it fails because of something in the file, the error says where that stands. */
