@@ -38,7 +38,7 @@ await t.test(
       const { status, stdout, stderr } = spawnSync('promtool', args, { encoding: 'utf8' });
       test.equal(status, 0, `${args.join(' ')}\n${stdout}${stderr}`);
     }
-    const { groups } = shipped<{ groups: readonly { rules: readonly AlertRule[] }[] }>('alerts.yml');
+    const { groups } = shipped('alerts.yml') as { groups: readonly { rules: readonly AlertRule[] }[] };
     const tested = readFileSync(join(FIXTURES, 'alerts.yml'), 'utf8');
     for (const alert of groups.flatMap(({ rules }) => rules)) {
       test.match(alert.for, /^\d+[mh]$/, `${alert.alert} waits`);
@@ -89,9 +89,9 @@ await t.test('a real Prometheus reads a head office, a hosted cache and two bran
   });
 
   await test.test('every panel of the Grafana dashboard asks for what there is', async (test) => {
-    const records = shipped<Rules>('rules.yml').groups.flatMap(({ rules }) => rules.map(({ record }) => record));
+    const records = (shipped('rules.yml') as Rules).groups.flatMap(({ rules }) => rules.map(({ record }) => record));
     const known = new Set<string | undefined>([...Object.keys(METRICS), ...records]);
-    const dashboard = shipped<Dashboard>('grafana.json');
+    const dashboard = shipped('grafana.json') as Dashboard;
     const inputs = new Set(dashboard.__inputs.map(({ name }) => `\${${name}}`));
     const targets = dashboard.panels.flatMap((panel) =>
       panel.targets.map((target) => ({ ...target, panel: panel.title })),

@@ -34,8 +34,8 @@ export interface Prometheus {
 }
 
 /** A file of {@link SHIPPED}. */
-export function shipped<T>(name: string): T {
-  return parse(readFileSync(join(SHIPPED, name), 'utf8')) as T;
+export function shipped(name: string): unknown {
+  return parse(readFileSync(join(SHIPPED, name), 'utf8'));
 }
 
 /**
@@ -48,8 +48,8 @@ export async function startPrometheus(
   targets: ReadonlyMap<string, readonly string[]>,
 ): Promise<Prometheus> {
   const directory = test.testdir({});
-  const config = shipped<Config>('prometheus.yml');
-  const rules = shipped<Rules>('rules.yml');
+  const config = shipped('prometheus.yml') as Config;
+  const rules = shipped('rules.yml') as Rules;
   for (const group of rules.groups) delete group.interval;
   writeFileSync(join(directory, 'rules.yml'), stringify(rules));
   config.global = { scrape_interval: '100ms', scrape_timeout: '100ms', evaluation_interval: '500ms' };
@@ -67,7 +67,8 @@ export async function startPrometheus(
   await until(() => isReady() || program.child.exitCode !== null, 'Prometheus is ready', PATIENCE_MS);
   if (!isReady()) throw new Error(`Prometheus ended: ${program.stderr}`);
   const get: Prometheus['get'] = async <T>(what: string, parameters: Readonly<Record<string, string>> = {}) => {
-    const response = await fetch(`http://${address()}/api/v1/${what}?${new URLSearchParams(parameters)}`);
+    const search = new URLSearchParams(parameters).toString();
+    const response = await fetch(`http://${address()}/api/v1/${what}?${search}`);
     const answer = (await response.json()) as { status: string; data: T; error?: string };
     if (answer.status !== 'success') throw new Error(`${what} ${JSON.stringify(parameters)}: ${answer.error}`);
     return answer.data;
