@@ -68,7 +68,7 @@ await t.test('a real Prometheus reads a head office, a hosted cache and two bran
   });
 
   await test.test('saved bytes of the last hour are what each proxy says itself', async (test) => {
-    await prometheus.eventually(`min(count_over_time(up[1h])) >= ${SCRAPES}`);
+    await prometheus.eventually(`min(count_over_time(peerdist_described_bytes_total[1h])) >= ${SCRAPES}`);
     await prometheus.eventually(`min(timestamp(instance:peerdist_saved_bytes:increase1h)) > ${Date.now() / 1000}`);
     const recorded = await prometheus.query('instance:peerdist_saved_bytes:increase1h');
     test.equal(recorded.length, roles.length);
@@ -149,7 +149,9 @@ await t.test('a real Prometheus reads a head office, a hosted cache and two bran
     await (roles[1] as Role).stop();
     await prometheus.eventually('ALERTS{alertname="PeerdistDown",job="peerdist-hosted"}');
     const { alerts } = await prometheus.get<{ alerts: readonly Alert[] }>('alerts');
-    const down = alerts.find(({ labels }) => labels['alertname'] === 'PeerdistDown');
+    const down = alerts.find(
+      ({ labels }) => labels['alertname'] === 'PeerdistDown' && labels['job'] === 'peerdist-hosted',
+    );
     test.equal(down?.annotations['summary'], `peerdist-hosted at 127.0.0.1:${roles[1]?.adminPort} does not answer.`);
     test.match(down?.annotations['description'], /systemctl status peerdist-hosted,/);
   });
