@@ -389,6 +389,7 @@ t.test('compression before and behind: coded bodies are not published, and hashe
         response.setHeader('content-encoding', 'gzip').removeHeader('content-length');
         gzip = createGzip();
         gzip.on('data', (chunk) => void native.write(chunk)).on('end', () => native.end());
+        gzip.on('drain', () => void response.emit('drain'));
       }
       response.writeHead(response.statusCode);
     };
