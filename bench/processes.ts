@@ -1,11 +1,12 @@
 /** Real processes around the thing measured: yardstick servers, the command, nginx, curl, wrk, squid. Each is ended by its own id. */
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { chmodSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
 const running = new Set<ChildProcess>();
@@ -40,14 +41,14 @@ export function hasTool(name: string): boolean {
   }
 }
 
-/** A Node script of ours that prints `listening on URL`. */
+/** A Node script of ours that says `listening on URL`, as it is or in a line of JSON. */
 export async function startNode(script: string, ...args: readonly string[]): Promise<Running> {
   const child = spawn(process.execPath, [new URL(script, import.meta.url).pathname, ...args], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   running.add(child);
   for await (const line of createInterface({ input: child.stdout })) {
-    const url = /^listening on (\S+)/.exec(line)?.[1];
+    const url = /listening on ([^\s"]+)/.exec(line)?.[1];
     if (url !== undefined) {
       child.stdout.resume();
       return handle(child, url);
@@ -65,11 +66,31 @@ export const startCommand = (...args: readonly string[]): Promise<Running> =>
     ...args,
     '--listen',
     '127.0.0.1:0',
-    '--no-admin',
+    ...(args.includes('--admin') ? [] : ['--no-admin']),
+    // Read by nobody here; what it costs has a line of its own.
+    '--no-access-log',
     ...(args[0] === 'branch' ? ['--no-peers'] : []),
     ...(args.includes('--store') ? [] : ['--store', 'memory']),
     ...(args.includes('--state-dir') ? [] : ['--state-dir', scratchFile('state')]),
   );
+
+/** A branch as it is run: its log goes to a file. */
+export async function startLogged(log: string, ...args: readonly string[]): Promise<Running> {
+  const command = new URL('../plugins/standalone/main.js', import.meta.url).pathname;
+  const descriptor = openSync(log, 'w');
+  const child = spawn(
+    process.execPath,
+    [command, ...args, '--listen', '127.0.0.1:0', '--no-peers', '--state-dir', scratchFile('state')],
+    { stdio: ['ignore', descriptor, 'inherit'] },
+  );
+  closeSync(descriptor);
+  running.add(child);
+  for (;;) {
+    const url = /listening on ([^\s"]+)/.exec(readFileSync(log, 'utf8'))?.[1];
+    if (url !== undefined) return handle(child, url);
+    await pause(2);
+  }
+}
 
 /** nginx as an ordinary file server for the benchmark's directory. */
 export async function startNginx(): Promise<Running> {

@@ -6,6 +6,7 @@ import { benchHashing } from './hashing.ts';
 import { benchHosted } from './hosted.ts';
 import { benchLoad } from './load.ts';
 import { benchMemory } from './memory.ts';
+import { benchOperate } from './operate.ts';
 import { benchPeers } from './peers.ts';
 import { benchReverse } from './reverse.ts';
 import { type Line, printReport } from './report.ts';
@@ -22,6 +23,7 @@ const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
   hosted: benchHosted,
   stores: benchStores,
   workers: benchWorkers,
+  operate: benchOperate,
   load: benchLoad,
   api: benchApi,
   memory: benchMemory,

@@ -5,6 +5,7 @@
  * - `body GIGABYTES`: an origin for one large body that is made as it goes
  * - `library ORIGIN`: plain `http-proxy`
  * - `host ORIGIN [N]`: our host with N pass-through plug-ins
+ * - `block-cache ORIGIN`: our host with the block cache, as the command runs it, and nobody who counts or logs
  * - `hash ORIGIN VERSIONS THREADS`: our host hashing every body, by the content server's own stream
  */
 import { readFileSync } from 'node:fs';
@@ -14,10 +15,14 @@ import { pipeline, Readable } from 'node:stream';
 import httpProxy from 'http-proxy';
 import { nativeHashProvider } from '../lib/crypto/index.ts';
 import { definePlugin, Kit, type Plugin } from '../lib/kit/index.ts';
+import { PeerDist } from '../lib/peerdist/index.ts';
 import { ServerSecret } from '../lib/protocol/pccrc/index.ts';
+import { MemoryBlockStore } from '../lib/stores/index.ts';
 import { ContentHasher, HashingPool } from '../lib/streams/index.ts';
 import { MiB, seededBytes } from './measure.ts';
+import { createBlockCache } from '../plugins/block-cache/index.ts';
 import { createProxyServer, HttpProxyHost } from '../plugins/http-proxy/index.ts';
+import { grantHeapSlack } from '../plugins/standalone/heap.ts';
 
 const [kind, argument = '', extra = '0', threads = '0'] = process.argv.slice(2);
 
@@ -81,7 +86,10 @@ function hashing(): Plugin {
   });
 }
 
-function listener(): RequestListener {
+/** Nobody observes it. */
+const blockStore = new MemoryBlockStore({ maxBytes: 2 * 1024 ** 3 });
+
+async function listener(): Promise<RequestListener> {
   switch (kind) {
     case 'buffer':
       return bufferServer(readFileSync(argument));
@@ -100,12 +108,15 @@ function listener(): RequestListener {
       );
     case 'hash':
       return host([hashing()]);
+    case 'block-cache':
+      grantHeapSlack();
+      return host([createBlockCache({ peerdist: await PeerDist.open({ components: { blockStore } }) })]);
     default:
       throw new Error(`no such server: ${kind}`);
   }
 }
 
-const server = createServer({ noDelay: true }, listener());
+const server = createServer({ noDelay: true }, await listener());
 server.listen(0, '127.0.0.1', () =>
   console.log(`listening on http://127.0.0.1:${(server.address() as AddressInfo).port}`),
 );

@@ -1,4 +1,4 @@
 export { Kit, type KitOptions } from './kit.ts';
 export { definePlugin, type Next, type Plugin } from './plugin.ts';
-export { type ClientInfo, ProxyRequest, type ProxyRequestParts } from './request.ts';
+export { type ClientInfo, ProxyRequest, type ProxyRequestParts, type RequestWatcher } from './request.ts';
 export { type ProxyBody, ProxyResponse, type ProxyResponseParts } from './response.ts';

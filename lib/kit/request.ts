@@ -1,6 +1,11 @@
 import type { Readable } from 'node:stream';
 import type { HeaderFields } from '../http/index.ts';
-import type { Observer } from '../observer.ts';
+import type { Observation, Observer } from '../observer.ts';
+
+/** Told of what happens for the sake of one request; must be quick and must not throw. */
+export interface RequestWatcher {
+  observe(observation: Observation): void;
+}
 
 /** Who sent the request. */
 export interface ClientInfo {
@@ -26,7 +31,7 @@ export interface ProxyRequestParts {
   /** Fires when nobody wants the answer any more. A function makes it when somebody first looks. */
   readonly signal: AbortSignal | (() => AbortSignal);
   /** Told of what happens for the sake of this request; whoever watches exchanges gives it. */
-  readonly watcher?: Observer | undefined;
+  readonly watcher?: RequestWatcher | undefined;
 }
 
 /** One request on its way to the origin. Immutable: a plug-in that wants another one makes it by {@link with} and passes it to `next`. */
@@ -39,7 +44,7 @@ export class ProxyRequest {
   readonly body: Readable | null;
   readonly client: ClientInfo;
   #signal: AbortSignal | (() => AbortSignal);
-  readonly #watcher: Observer | undefined;
+  readonly #watcher: RequestWatcher | undefined;
 
   constructor(parts: ProxyRequestParts) {
     this.method = parts.method;
@@ -53,14 +58,15 @@ export class ProxyRequest {
     this.#watcher = parts.watcher;
   }
 
-  /** An observer for what happens for the sake of this request: it tells the one given, and whoever watches this exchange. */
+  /** Reports what happens for the sake of this request: to the observer of whoever says it, and to whoever watches this exchange. */
+  report(observer: Observer, observation: Observation): void {
+    observer(observation);
+    this.#watcher?.observe(observation);
+  }
+
+  /** {@link report} as an observer, for those who are told more than once. */
   observedBy(observer: Observer): Observer {
-    const watcher = this.#watcher;
-    if (watcher === undefined) return observer;
-    return (observation) => {
-      observer(observation);
-      watcher(observation);
-    };
+    return (observation) => this.report(observer, observation);
   }
 
   /** Fires when nobody wants the answer any more; not made before somebody looks, since most requests never need it. */

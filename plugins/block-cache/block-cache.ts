@@ -77,10 +77,10 @@ class BlockCache {
     // If-Match and If-Unmodified-Since are for the origin, not for a cache (RFC 9110 13.1.1, 13.1.4).
     const forOrigin = headers['if-match'] !== undefined || headers['if-unmodified-since'] !== undefined;
     if (resource !== undefined && !forOrigin && resource.freshness.isFreshFor(headers)) {
-      request.observedBy(this.#observer)({ type: 'lookup', result: 'hit' });
+      request.report(this.#observer, { type: 'lookup', result: 'hit' });
       return this.#serving.serve(resource, request, next, 'hit');
     }
-    request.observedBy(this.#observer)({ type: 'lookup', result: resource === undefined ? 'miss' : 'stale' });
+    request.report(this.#observer, { type: 'lookup', result: resource === undefined ? 'miss' : 'stale' });
     return this.#forward(request, next, resource, forOrigin);
   }
 
@@ -101,7 +101,7 @@ class BlockCache {
 
   /** Methods that are not ours; an unsafe one that succeeds makes what we know of its target invalid (RFC 9111 4.4). */
   async #passUncached(request: ProxyRequest, next: Next): Promise<ProxyResponse> {
-    request.observedBy(this.#observer)({ type: 'lookup', result: 'bypass' });
+    request.report(this.#observer, { type: 'lookup', result: 'bypass' });
     const response = await next(request);
     const safe =
       request.method === 'OPTIONS' ||
@@ -117,7 +117,7 @@ class BlockCache {
 
   /** A client that speaks the coding itself gets it, as the origin sent it. */
   async #passCoded(request: ProxyRequest, next: Next): Promise<ProxyResponse> {
-    request.observedBy(this.#observer)({ type: 'lookup', result: 'bypass' });
+    request.report(this.#observer, { type: 'lookup', result: 'bypass' });
     const response = await next(request);
     const kind = isCoded(response)
       ? 'content_information'
@@ -157,7 +157,7 @@ class BlockCache {
       const landing = await this.#flights.wait(key, Math.max(0, deadline - this.#clock.now()), request.signal);
       const resource = await this.#catalogue.find(request);
       if (resource?.freshness.isFreshFor(headers) === true) {
-        request.observedBy(this.#observer)({ type: 'collapsed' });
+        request.report(this.#observer, { type: 'collapsed' });
         return this.#serving.serve(resource, request, next, 'fwd=uri-miss; collapsed');
       }
       if (landing === 'alone') {
@@ -172,7 +172,7 @@ class BlockCache {
     if (plain === undefined) return undefined;
     try {
       const response = await this.#serving.servePlain(plain, request, 'fwd=uri-miss; collapsed', this.#joinWaitMs);
-      request.observedBy(this.#observer)({ type: 'collapsed' });
+      request.report(this.#observer, { type: 'collapsed' });
       return response;
     } catch {
       return undefined; // too late or broken: the origin is asked once more

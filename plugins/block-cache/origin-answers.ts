@@ -145,7 +145,7 @@ export class OriginAnswers {
       }
     } catch (error) {
       if (request.signal.aborted) throw error;
-      request.observedBy(this.#observer)({ type: 'content_information', result: 'rejected' });
+      request.report(this.#observer, { type: 'content_information', result: 'rejected' });
       return this.#serving.serveIdentity(request, next);
     }
     if (resource.handle.description?.range.length === resource.length) this.#catalogue.remember(request, resource);

@@ -69,14 +69,14 @@ export class Serving {
     request: ProxyRequest,
     next: Next,
   ): ProxyBody | Promise<ProxyBody> {
-    const observer = request.observedBy(this.#observer);
     if (range.length <= MAX_DIRECT_BYTES) {
       const pieces = resource.handle.peek(range);
       if (pieces !== undefined) {
-        observer({ type: 'delivered', source: 'store', bytes: range.length });
+        request.report(this.#observer, { type: 'delivered', source: 'store', bytes: range.length });
         return pieces;
       }
     }
+    const observer = request.observedBy(this.#observer);
     const stream = resource.handle.createReadStream({
       range,
       cacheMissing: !resource.freshness.isForbidden,
@@ -124,7 +124,7 @@ export class Serving {
           } finally {
             cancel?.();
           }
-          request.observedBy(this.#observer)({ type: 'delivered', source: 'origin', bytes: range.length });
+          request.report(this.#observer, { type: 'delivered', source: 'origin', bytes: range.length });
           return stream;
         },
       },

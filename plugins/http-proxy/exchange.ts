@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock } from '../../lib/clock.ts';
-import type { ProxyResponse } from '../../lib/kit/index.ts';
+import type { ProxyResponse, RequestWatcher } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
 import { fieldValue } from '../../lib/http/index.ts';
 
@@ -19,23 +19,22 @@ export interface ExchangeEnd {
 }
 
 /** Follows one exchange. Its functions must be quick and must not throw. */
-export interface ExchangeWatcher {
-  /** Told of what happens for the sake of this exchange. */
-  readonly observe: Observer;
+export interface ExchangeWatcher extends RequestWatcher {
   /** The head of the answer is known; `length` of its body, where it says so. */
-  readonly answered: (status: number, length: number | undefined) => void;
-  readonly ended: (end: ExchangeEnd) => void;
+  answered(status: number, length: number | undefined): void;
+  ended(end: ExchangeEnd): void;
 }
 
-/** Whoever follows exchanges, such as an access log. @param sentBytes how many bytes the client's connection has been handed so far */
-export type ExchangeWatch = (message: IncomingMessage, sentBytes: () => number) => ExchangeWatcher;
+/** Whoever follows exchanges, such as an access log. `exchange` says how many bytes the client's connection has been handed so far. */
+export type ExchangeWatch = (message: IncomingMessage, exchange: { readonly sentBytes: number }) => ExchangeWatcher;
 
 /** Bytes of a connection that belong to exchanges which have ended: answers on one end in the order of their requests. */
-const counted = new WeakMap<Socket, number>();
+const COUNTED = Symbol('bytes counted');
+type CountedSocket = Socket & { [COUNTED]?: number };
 
 /** One exchange as it is counted and watched. */
 export class Exchange {
-  readonly #socket: Socket;
+  readonly #socket: CountedSocket;
   readonly #observer: Observer;
   readonly #clock: Clock;
   readonly #startedAt: number;
@@ -50,12 +49,12 @@ export class Exchange {
     this.#observer = observer;
     this.#clock = clock;
     this.#startedAt = clock.now();
-    this.#watcher = watch?.(message, () => this.#sentBytes());
+    this.#watcher = watch?.(message, this);
   }
 
   /** Told of what happens for the sake of this exchange; undefined where nobody follows it. */
-  get watcher(): Observer | undefined {
-    return this.#watcher?.observe;
+  get watcher(): RequestWatcher | undefined {
+    return this.#watcher;
   }
 
   answered(response: ProxyResponse): ProxyResponse {
@@ -84,13 +83,14 @@ export class Exchange {
   }
 
   #settle(status: number, isWhole: boolean): ExchangeEnd {
-    const bytes = this.#sentBytes();
-    counted.set(this.#socket, (counted.get(this.#socket) ?? 0) + bytes);
+    const bytes = this.sentBytes;
+    this.#socket[COUNTED] = (this.#socket[COUNTED] ?? 0) + bytes;
     const outcome = isWhole ? 'complete' : this.#isBroken ? 'broken' : 'left';
     return { status, bytes, seconds: (this.#clock.now() - this.#startedAt) / 1000, outcome };
   }
 
-  #sentBytes(): number {
-    return (this.#socket.bytesWritten ?? 0) - (counted.get(this.#socket) ?? 0);
+  /** Handed to the client's connection so far, heads included. */
+  get sentBytes(): number {
+    return (this.#socket.bytesWritten ?? 0) - (this.#socket[COUNTED] ?? 0);
   }
 }

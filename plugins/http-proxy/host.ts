@@ -254,7 +254,7 @@ export class HttpProxyHost {
       ...this.#tunnel,
       observer: (observation) => {
         observer(observation);
-        watcher(observation);
+        watcher.observe(observation);
       },
     };
   }

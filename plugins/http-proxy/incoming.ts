@@ -2,8 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import { PeerDistError } from '../../lib/errors.ts';
 import { endToEndFields, fieldValue } from '../../lib/http/index.ts';
-import { ProxyRequest } from '../../lib/kit/index.ts';
-import type { Observer } from '../../lib/observer.ts';
+import { ProxyRequest, type RequestWatcher } from '../../lib/kit/index.ts';
 import { plainAddress } from './access.ts';
 import { badRequest } from './errors.ts';
 import { type Origin, parseAuthority } from './options.ts';
@@ -28,7 +27,7 @@ export function readRequest(
   message: IncomingMessage,
   rules: IncomingRules,
   signal: () => AbortSignal,
-  watcher?: Observer,
+  watcher?: RequestWatcher,
 ): ProxyRequest {
   const host = readHost(message);
   const { scheme, authority, target } = readTarget(message.method, message.url ?? '', host, rules);

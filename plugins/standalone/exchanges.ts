@@ -2,7 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { BlockOrigin, Observation } from '../../lib/observer.ts';
 import { type Download, type Live, MAX_SHOWN, SavedContents } from '../dashboard/index.ts';
-import { type ExchangeEnd, type ExchangeWatcher, plainAddress } from '../http-proxy/index.ts';
+import { type ExchangeEnd, type ExchangeWatch, type ExchangeWatcher, plainAddress } from '../http-proxy/index.ts';
 import type { Log } from './log.ts';
 
 /** Characters of a URL that are kept: a line of the log stays below what a pipe takes at once. */
@@ -20,15 +20,18 @@ export class Exchanges {
   }
 
   /** For a host's `watch`. */
-  readonly watch = (message: IncomingMessage, sentBytes: () => number): ExchangeWatcher => {
-    const following = new Following(message, sentBytes, (end) => {
-      this.#active.delete(following);
-      this.#log.request(following.line(end));
-      this.#contents?.add(following.url, following.savedBytes);
-    });
+  readonly watch: ExchangeWatch = (message, exchange) => {
+    const following = new Following(message, exchange, this);
     this.#active.add(following);
     return following;
   };
+
+  /** For {@link Following}. */
+  end(following: Following, end: ExchangeEnd): void {
+    this.#active.delete(following);
+    if (this.#log.isAccessLogged) this.#log.request(following.line(end));
+    this.#contents?.add(following.url, following.savedBytes);
+  }
 
   /** What is going on, those that have been under way longest. */
   live(): Omit<Live, 'neighbours'> {
@@ -42,27 +45,29 @@ export class Exchanges {
   }
 }
 
+/** One that is under way. Made for every request: what only some need is made when they do. */
 class Following implements ExchangeWatcher {
-  readonly #client: string;
   readonly #message: IncomingMessage;
+  readonly #exchange: { readonly sentBytes: number };
+  readonly #all: Exchanges;
   readonly #startedAt = performance.now();
-  readonly #sentBytes: () => number;
   #length: number | undefined;
   #lookup: string | undefined;
   #from: Partial<Record<BlockOrigin, number>> | undefined;
   #describedBytes = 0;
   #wanBytes = 0;
-  readonly ended: (end: ExchangeEnd) => void;
 
-  constructor(message: IncomingMessage, sentBytes: () => number, ended: (end: ExchangeEnd) => void) {
+  constructor(message: IncomingMessage, exchange: { readonly sentBytes: number }, all: Exchanges) {
     this.#message = message;
-    // Asked later, a connection that is gone has no address any more.
-    this.#client = plainAddress(message.socket.remoteAddress);
-    this.#sentBytes = sentBytes;
-    this.ended = ended;
+    this.#exchange = exchange;
+    this.#all = all;
   }
 
-  readonly observe = (observation: Observation): void => {
+  ended(end: ExchangeEnd): void {
+    this.#all.end(this, end);
+  }
+
+  observe(observation: Observation): void {
     switch (observation.type) {
       case 'delivered': {
         const from = (this.#from ??= {});
@@ -80,11 +85,11 @@ class Following implements ExchangeWatcher {
         return;
       default:
     }
-  };
+  }
 
-  readonly answered = (_status: number, length: number | undefined): void => {
+  answered(_status: number, length: number | undefined): void {
     this.#length = length;
-  };
+  }
 
   get url(): string {
     return printableUrl(this.#message);
@@ -98,12 +103,12 @@ class Following implements ExchangeWatcher {
 
   get state(): Download {
     const seconds = (performance.now() - this.#startedAt) / 1000;
-    return { url: this.url, seconds, sentBytes: this.#sentBytes(), length: this.#length };
+    return { url: this.url, seconds, sentBytes: this.#exchange.sentBytes, length: this.#length };
   }
 
   line({ status, bytes, seconds, outcome }: ExchangeEnd): Parameters<Log['request']>[0] {
     return {
-      client: this.#client,
+      client: plainAddress(this.#message.socket.remoteAddress),
       method: this.#message.method ?? '',
       url: this.url,
       status,

@@ -90,7 +90,7 @@ export class Log {
   }
 
   request(line: RequestLine): void {
-    if (this.isAccessLogged) this.#logger.info(line, 'request');
+    this.#logger.info(line, 'request');
   }
 
   setLevel(level: LogValues['logLevel']): void {
