@@ -41,6 +41,8 @@ export class Exchange {
   readonly #startedAt: number;
   readonly #watcher: ExchangeWatcher | undefined;
   #isBroken = false;
+  /** Bytes of the answer, once all of it is written. */
+  #wholeBytes: number | undefined;
 
   constructor(
     message: IncomingMessage,
@@ -66,6 +68,11 @@ export class Exchange {
     return response;
   }
 
+  /** All of the answer is written, and nothing of the next one on its connection. */
+  written(): void {
+    this.#wholeBytes = this.#count();
+  }
+
   /** The answer breaks off, for a reason that is not the client's. */
   breaks(): void {
     this.#isBroken = true;
@@ -84,10 +91,16 @@ export class Exchange {
   }
 
   #settle(status: number, isWhole: boolean): ExchangeEnd {
-    const bytes = this.#sentBytes();
-    counted.set(this.#socket, (counted.get(this.#socket) ?? 0) + bytes);
+    const bytes = this.#wholeBytes ?? this.#count();
     const outcome = isWhole ? 'complete' : this.#isBroken ? 'broken' : 'left';
     return { status, bytes, seconds: (this.#clock.now() - this.#startedAt) / 1000, outcome };
+  }
+
+  /** From now on they belong to this exchange. */
+  #count(): number {
+    const bytes = this.#sentBytes();
+    counted.set(this.#socket, (counted.get(this.#socket) ?? 0) + bytes);
+    return bytes;
   }
 
   #sentBytes(): number {

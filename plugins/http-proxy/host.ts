@@ -174,6 +174,8 @@ export class HttpProxyHost {
     const { totalMs, idleMs } = this.#timeouts;
     const departure = new Departure(message, client);
     const cancelTotal = totalMs === 0 ? undefined : this.#clock.after(totalMs, () => departure.expire());
+    // Before Node's own listener, which lets the next answer of a pipeline go.
+    client.prependListener('finish', () => exchange.written());
     client.on('close', () => {
       cancelTotal?.();
       exchange.end(client.statusCode, client.writableFinished);

@@ -11,6 +11,8 @@ import { bad, type Finding, ok, skipped, warning } from './finding.ts';
 /** Open files below which a busy proxy runs out of them. Policy. */
 const FEW_FILES = 4096;
 
+const NO_IPV6: ReadonlySet<string> = new Set(['EAFNOSUPPORT', 'EADDRNOTAVAIL']);
+
 /** @param admin where a running service of ours would say that it is one */
 export async function checkListener(
   what: string,
@@ -42,7 +44,10 @@ export async function checkListener(
 function tryToListen({ host, port }: ListenAddress): Promise<string | undefined> {
   return new Promise((resolve) => {
     const server = createServer();
-    server.once('error', ({ code = 'unknown' }: NodeJS.ErrnoException) => resolve(code));
+    server.once('error', ({ code = 'unknown' }: NodeJS.ErrnoException) =>
+      // As a role does where IPv6 is switched off.
+      resolve(host === '::' && NO_IPV6.has(code) ? tryToListen({ host: '0.0.0.0', port }) : code),
+    );
     server.listen(port, host, () => server.close(() => resolve(undefined)));
   });
 }
