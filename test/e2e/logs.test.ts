@@ -471,6 +471,7 @@ await t.test('a log that nobody reads, or that is gone, costs neither the servic
   still.child.stdout?.on('data', (chunk: Buffer) => {
     waited += chunk.toString('latin1');
   });
+  still.child.stdout?.resume();
   for (const { child } of [gone, still]) {
     const closed = once(child, 'exit');
     child.kill('SIGTERM');
