@@ -3,6 +3,8 @@ import { createReadStream, existsSync, type Stats, statSync } from 'node:fs';
 import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { basename } from 'node:path';
+import { Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import type { Command } from 'commander';
 import { nativeHashProvider } from '../../lib/crypto/index.ts';
 import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
@@ -168,9 +170,8 @@ class Publisher {
     try {
       const first = await through(requestTo(place, FIELDS));
       if (isCoded(first)) return false;
-      let bytes = 0;
-      for await (const chunk of first.stream() as AsyncIterable<Uint8Array>)
-        onBytes((bytes += chunk.byteLength), length);
+      // A loop over it would destroy the stream at its last byte, before its hashes are kept.
+      await pipeline(first.stream(), countInto(onBytes, length));
       const second = await through(requestTo(place, COME_BACK));
       second.discard();
       if (isCoded(second)) return true;
@@ -207,6 +208,17 @@ class Publisher {
       return new ProxyResponse({ status, headers, body: createReadStream(file, { highWaterMark: 1024 * 1024 }) });
     };
   }
+}
+
+/** Where bytes go that nobody needs. */
+function countInto(onBytes: (bytes: number, total: number) => void, total: number): Writable {
+  let bytes = 0;
+  return new Writable({
+    write(chunk: Uint8Array, _encoding, callback) {
+      onBytes((bytes += chunk.byteLength), total);
+      callback();
+    },
+  });
 }
 
 function requestTo(place: Place, headers: Readonly<Record<string, string>>): ProxyRequest {
