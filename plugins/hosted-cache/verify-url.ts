@@ -3,7 +3,7 @@ import { nativeHashProvider } from '../../lib/crypto/index.ts';
 import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
 import { type ContentInformationVersion, decodeContentInformation } from '../../lib/protocol/pccrc/index.ts';
 import { DescribedContent } from '../../lib/services/index.ts';
-import { hashesOf, type Progress, requestPlain } from './describe-url.ts';
+import { ask, hashesOf, type Progress, requestPlain } from './describe-url.ts';
 
 /** What one version of the content information says, and whether the body agrees. */
 export interface Agreement {
@@ -70,7 +70,10 @@ async function compare(url: string, onProgress: Progress, signal: AbortSignal | 
 }
 
 async function drain(url: string, onProgress: Progress, signal: AbortSignal | undefined): Promise<void> {
-  const response = await requestPlain(url, signal);
+  // What is asked for as missing data is not hashed.
+  const answer = await ask(url, 2, false, signal);
+  if ('information' in answer) return;
+  const response = answer.plain;
   let bytes = 0;
   for await (const chunk of response as AsyncIterable<Uint8Array>) {
     bytes += chunk.byteLength;
