@@ -142,7 +142,11 @@ export class Dashboard {
       const samples = await this.#sample();
       const saved = savedBytes(totalsOf(samples, role));
       const savings: Savings = { role, version, site, savedBytes: saved, days: savedDays(this.#history, this.#now()) };
-      response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-store' });
+      response.writeHead(200, {
+        'content-type': 'application/json',
+        'cache-control': 'no-store',
+        'x-content-type-options': 'nosniff',
+      });
       response.end(JSON.stringify(savings));
     } catch {
       response.writeHead(500, { 'content-type': 'text/plain' }).end('the numbers cannot be had\n');

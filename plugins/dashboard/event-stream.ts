@@ -18,6 +18,7 @@ export class EventStream {
   #newcomers = 0;
   #cancel: (() => void) | undefined;
   #isTicking = false;
+  #isClosed = false;
 
   constructor(options: EventStreamOptions) {
     this.#options = options;
@@ -28,9 +29,10 @@ export class EventStream {
     return this.#newcomers > 0;
   }
 
-  add(_request: IncomingMessage, response: ServerResponse): void {
-    if (this.#watchers.size >= MAX_WATCHERS) {
-      response.writeHead(503, { 'content-type': 'text/plain', 'retry-after': '10' }).end('enough are watching\n');
+  add(request: IncomingMessage, response: ServerResponse): void {
+    if (this.#isClosed || this.#watchers.size >= MAX_WATCHERS) {
+      const reason = this.#isClosed ? 'it is ending\n' : 'enough are watching\n';
+      response.writeHead(503, { 'content-type': 'text/plain', 'retry-after': '10' }).end(reason);
       return;
     }
     response.writeHead(200, {
@@ -40,6 +42,10 @@ export class EventStream {
       // For a proxy in between that would gather a page full first.
       'x-accel-buffering': 'no',
     });
+    if (request.method === 'HEAD') {
+      response.end();
+      return;
+    }
     this.#watchers.add(response);
     this.#newcomers += 1;
     response.on('error', () => {});
@@ -51,9 +57,14 @@ export class EventStream {
     this.#beat();
   }
 
+  /** Nobody is waited for: one that does not read would hold up whoever closes this. */
   close(): void {
+    this.#isClosed = true;
     this.#cancel?.();
-    for (const watcher of this.#watchers) watcher.end();
+    for (const watcher of this.#watchers) {
+      if (watcher.writableLength > 0) watcher.destroy();
+      else watcher.end();
+    }
   }
 
   #beat(): void {

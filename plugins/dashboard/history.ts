@@ -42,11 +42,13 @@ export class History {
       const { bucketMs, buckets } = SPANS[span];
       const startMs = Math.floor(nowMs / bucketMs) * bucketMs;
       const list = this.#buckets[span];
-      const newest = list.at(-1);
-      // A clock that was put back adds to what is there: buckets stay in order.
-      if (newest !== undefined && newest.startMs >= startMs) {
-        list[list.length - 1] = { startMs: newest.startMs, bytes: combine(newest.bytes, grown, (a, b) => a + b) };
-      } else if (FIELDS.some((field) => grown[field] !== 0)) list.push({ startMs, bytes: grown });
+      let bytes = grown;
+      // Where the clock was put back, what was later is now: buckets stay in order, and nothing is lost.
+      for (let newest = list.at(-1); newest !== undefined && newest.startMs >= startMs; newest = list.at(-1)) {
+        bytes = combine(newest.bytes, bytes, (a, b) => a + b);
+        list.pop();
+      }
+      if (FIELDS.some((field) => bytes[field] !== 0)) list.push({ startMs, bytes });
       if (list.length > buckets) list.splice(0, list.length - buckets);
     }
   }

@@ -30,7 +30,8 @@ export type Progress = (step: 'download' | 'verify' | 'import', bytes: number, t
 /** The answer of a server to a client that reads content information: hashes, or the content itself. */
 type Answer = { readonly information: Uint8Array } | { readonly plain: IncomingMessage };
 
-async function ask(
+/** Asks as a branch does. @param hashRequest for hashes that are just being made */
+export async function ask(
   url: string,
   version: ContentInformationVersion,
   hashRequest: boolean,

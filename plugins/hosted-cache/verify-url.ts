@@ -1,9 +1,9 @@
 /** Whether a content server tells the truth: its content information against its body. */
 import { nativeHashProvider } from '../../lib/crypto/index.ts';
-import { isPeerDistError } from '../../lib/errors.ts';
+import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
 import { type ContentInformationVersion, decodeContentInformation } from '../../lib/protocol/pccrc/index.ts';
 import { DescribedContent } from '../../lib/services/index.ts';
-import { hashesOf, type Progress, requestPlain } from './describe-url.ts';
+import { ask, hashesOf, type Progress, requestPlain } from './describe-url.ts';
 
 /** What one version of the content information says, and whether the body agrees. */
 export interface Agreement {
@@ -20,16 +20,34 @@ export interface Agreement {
   readonly describedBytes: number;
 }
 
+export interface Comparison {
+  /** Of the body. */
+  readonly bytes: number;
+  /** One for each version. */
+  readonly agreements: readonly Agreement[];
+}
+
 /**
- * Downloads a body once and compares it with the content information of both versions.
+ * Downloads a body and compares it with the content information of both versions.
  *
- * @returns bytes of the body, and a line for each version
  * @throws {@link PeerDistError} when the body cannot be had
  */
 export async function verifyUrl(
   url: string,
   { onProgress = () => {}, signal }: { readonly onProgress?: Progress; readonly signal?: AbortSignal } = {},
-): Promise<{ readonly bytes: number; readonly agreements: readonly Agreement[] }> {
+): Promise<Comparison> {
+  try {
+    return await compare(url, onProgress, signal);
+  } catch (error) {
+    // With a code it is of the connection, in the middle of an answer.
+    if (isPeerDistError(error) || signal?.aborted === true || (error as NodeJS.ErrnoException).code === undefined)
+      throw error;
+    const message = `the answer broke off: ${(error as Error).message}`;
+    throw new PeerDistError('ERR_PEERDIST_ORIGIN_UNREACHABLE', message, { cause: error });
+  }
+}
+
+async function compare(url: string, onProgress: Progress, signal: AbortSignal | undefined): Promise<Comparison> {
   // A server hashes what it has sent once, so the body goes first; it is not kept, and comes again for the comparison.
   await drain(url, onProgress, signal);
   const checks: BlockCheck[] = [];
@@ -52,7 +70,10 @@ export async function verifyUrl(
 }
 
 async function drain(url: string, onProgress: Progress, signal: AbortSignal | undefined): Promise<void> {
-  const response = await requestPlain(url, signal);
+  // What is asked for as missing data is not hashed.
+  const answer = await ask(url, 2, false, signal);
+  if ('information' in answer) return;
+  const response = answer.plain;
   let bytes = 0;
   for await (const chunk of response as AsyncIterable<Uint8Array>) {
     bytes += chunk.byteLength;

@@ -40,6 +40,8 @@ export class Exchange {
   readonly #startedAt: number;
   readonly #watcher: ExchangeWatcher | undefined;
   #isBroken = false;
+  /** Bytes of the answer, once all of it is written. */
+  #wholeBytes: number | undefined;
 
   constructor(
     message: IncomingMessage,
@@ -65,6 +67,11 @@ export class Exchange {
     return response;
   }
 
+  /** All of the answer is written, and nothing of the next one on its connection. */
+  written(): void {
+    this.#wholeBytes = this.#count();
+  }
+
   /** The answer breaks off, for a reason that is not the client's. */
   breaks(): void {
     this.#isBroken = true;
@@ -83,10 +90,16 @@ export class Exchange {
   }
 
   #settle(status: number, isWhole: boolean): ExchangeEnd {
-    const bytes = this.sentBytes;
-    this.#socket[COUNTED] = (this.#socket[COUNTED] ?? 0) + bytes;
+    const bytes = this.#wholeBytes ?? this.#count();
     const outcome = isWhole ? 'complete' : this.#isBroken ? 'broken' : 'left';
     return { status, bytes, seconds: (this.#clock.now() - this.#startedAt) / 1000, outcome };
+  }
+
+  /** From now on they belong to this exchange. */
+  #count(): number {
+    const bytes = this.sentBytes;
+    this.#socket[COUNTED] = (this.#socket[COUNTED] ?? 0) + bytes;
+    return bytes;
   }
 
   /** Handed to the client's connection so far, heads included. */

@@ -173,7 +173,15 @@ export class HttpProxyHost {
     const exchange = this.#begin(message);
     const { totalMs, idleMs } = this.#timeouts;
     const departure = new Departure(message, client);
-    const cancelTotal = totalMs === 0 ? undefined : this.#clock.after(totalMs, () => departure.expire());
+    const cancelTotal =
+      totalMs === 0
+        ? undefined
+        : this.#clock.after(totalMs, () => {
+            exchange.breaks();
+            departure.expire();
+          });
+    // Before Node's own listener, which lets the next answer of a pipeline go.
+    client.prependListener('finish', () => exchange.written());
     client.on('close', () => {
       cancelTotal?.();
       exchange.end(client.statusCode, client.writableFinished);
@@ -185,7 +193,7 @@ export class HttpProxyHost {
       this.#admit(message);
       const request = readRequest(message, this.#rules, () => departure.signal, exchange.watcher);
       const response = await this.#chain(request);
-      await sendResponse(exchange.answered(response), client, this.#rules.viaName, idleMs);
+      await sendResponse(exchange.answered(response), client, this.#rules.viaName, idleMs, () => exchange.breaks());
     } catch (error) {
       if (client.headersSent || client.destroyed) {
         if (!client.destroyed) exchange.breaks();

@@ -13,12 +13,14 @@ const REASON = /^[\t\x20-\x7e\x80-\xff]*$/;
  * client's connection is then broken, so that a cut body cannot pass for a whole one.
  *
  * @param idleMs without progress after which a client that does not read is dropped; 0 = never
+ * @param onBreak called when the body fails, before the client's connection is broken
  */
 export async function sendResponse(
   response: ProxyResponse,
   client: ServerResponse,
   viaName: string,
   idleMs: number,
+  onBreak: () => void = () => {},
 ): Promise<void> {
   const { body, status, transforms } = response;
   try {
@@ -38,6 +40,9 @@ export async function sendResponse(
   // A body of another length than announced would be read as part of the next answer: Node breaks the connection instead.
   client.strictContentLength = true;
   const stream = response.stream();
+  stream.prependListener('error', (error) => {
+    if (!isPrematureClose(error)) onBreak();
+  });
   if (client.req.httpVersion === '1.0') resetOnFailure(stream, client);
   try {
     await pipeline([stream, client]);

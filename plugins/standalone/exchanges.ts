@@ -5,7 +5,7 @@ import { type Download, type Live, MAX_SHOWN, SavedContents } from '../dashboard
 import { type ExchangeEnd, type ExchangeWatch, type ExchangeWatcher, plainAddress } from '../http-proxy/index.ts';
 import type { Log } from './log.ts';
 
-/** Characters of a URL that are kept: a line of the log stays below what a pipe takes at once. */
+/** Characters of a URL that are kept, as they are logged: a line stays below what a pipe takes at once. */
 const MAX_URL_LENGTH = 2048;
 
 export class Exchanges {
@@ -122,12 +122,16 @@ class Following implements ExchangeWatcher {
   }
 }
 
-/** What was asked for, without query, fragment and user, in characters that do nothing to a terminal. A path gets the host it was sent to. */
+/**
+ * What was asked for, without query, fragment and user, in characters that do nothing to a terminal and need no escape in JSON. A path gets the
+ * host it was sent to.
+ */
 export function printableUrl({ url = '', method, headers }: IncomingMessage): string {
   const whole = url.startsWith('/') && method !== 'CONNECT' ? `http://${headers.host ?? ''}${url}` : url;
   return whole
-    .slice(0, MAX_URL_LENGTH)
     .replace(/[?#].*$/s, '')
-    .replace(/^([a-z]+:\/\/)[^/@]*@/i, '$1')
-    .replace(/[^\x21-\x7e]/g, (character) => encodeURIComponent(character));
+    .replace(/^([a-z][a-z\d+.-]*:\/\/|(?!\/))[^/]*@/i, '$1')
+    .slice(0, MAX_URL_LENGTH)
+    .replace(/[^\x21-\x7e]|["\\]/g, (character) => encodeURIComponent(character))
+    .slice(0, MAX_URL_LENGTH);
 }

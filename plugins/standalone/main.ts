@@ -7,6 +7,8 @@ import type { LogSink } from './terminal.ts';
 
 /** Bytes of one write: what a pipe takes as a whole, so that lines of several processes do not mix (POSIX PIPE_BUF). */
 const WHOLE_WRITE_BYTES = 4096;
+/** Bytes of lines that wait for a reader who stands still; more are lost. Policy. */
+const MAX_WAITING_BYTES = 8 * 1024 * 1024;
 
 grantHeapSlack();
 const stopRequested = new Promise<void>((resolve) => {
@@ -23,8 +25,8 @@ process.exitCode = await runCommand(process.argv.slice(2), {
 });
 
 function openLog(): LogSink {
-  const maxWrite = cluster.isWorker ? WHOLE_WRITE_BYTES : undefined;
-  const stream = pino.destination({ dest: 1, sync: false, ...(maxWrite === undefined ? {} : { maxWrite }) });
+  const whole = cluster.isWorker ? { maxWrite: WHOLE_WRITE_BYTES } : {};
+  const stream = pino.destination({ dest: 1, sync: false, maxLength: MAX_WAITING_BYTES, ...whole });
   // Whoever reads the log may go away; the service does not.
   stream.on('error', () => {});
   return {

@@ -1,5 +1,5 @@
 /** `peerdist publish`: hashes files ahead of the first request, into the store of a head office proxy. */
-import { createReadStream, existsSync, statSync } from 'node:fs';
+import { createReadStream, existsSync, type Stats, statSync } from 'node:fs';
 import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { basename } from 'node:path';
@@ -92,8 +92,9 @@ export function addPublishCommand(program: Command, terminal: Terminal, exit: (c
             terminal.print(`${file}: ${isNew ? 'published' : 'was published before'}`);
           } catch (error) {
             bar.stop();
-            if (!isPeerDistError(error)) throw error;
-            terminal.warn(`peerdist: ${file}: ${error.message}`);
+            // With a code it is of the file system, in the middle of the file.
+            if (!isPeerDistError(error) && (error as NodeJS.ErrnoException).code === undefined) throw error;
+            terminal.warn(`peerdist: ${file}: ${(error as Error).message}`);
             exit(1);
           }
         }
@@ -106,7 +107,8 @@ export function addPublishCommand(program: Command, terminal: Terminal, exit: (c
 const WHERE = checked('a URL at the origin like http://127.0.0.1:80/big.iso', placeOf);
 
 function placeOf(url: string): Place {
-  const match = /^(https?:\/\/[^/?#]+)(\/[^#]*)$/i.exec(url);
+  // What has to be encoded is for the user to encode: the key has to be what clients ask for.
+  const match = /^(https?:\/\/[^/?#]+)(\/[\x21\x22\x24-\x7e]*)$/i.exec(url);
   if (match === null) throw unusable(`not a URL like http://127.0.0.1:80/big.iso: ${url}`);
   return { ...parseOrigin(match[1] as string), target: match[2] as string };
 }
@@ -261,11 +263,14 @@ function head({ key, headers }: ProxyRequest, ca: string | undefined): Promise<I
 }
 
 function sizeOf(file: string): number {
+  let found: Stats;
   try {
-    return statSync(file).size;
+    found = statSync(file);
   } catch (error) {
-    throw unusable(`cannot read ${file}: ${(error as NodeJS.ErrnoException).code}`);
+    throw unusable(`cannot be read: ${(error as NodeJS.ErrnoException).code}`);
   }
+  if (found.isFile()) return found.size;
+  throw unusable('not a file');
 }
 
 function unusable(message: string): PeerDistError {

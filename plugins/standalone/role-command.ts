@@ -1,9 +1,11 @@
 /** Roles as commands: each is defined once, and that one definition is run, checked without being run, and read anew while it runs. */
+import cluster from 'node:cluster';
 import type { Command } from 'commander';
 import { configure, located } from './config/apply.ts';
 import type { ConfigSection } from './config/config-file.ts';
 import { effectiveConfig } from './config/effective.ts';
-import { keysOf } from './config/schema.ts';
+import { unknownVariables } from './config/layers.ts';
+import { type Key, keysOf } from './config/schema.ts';
 import { checkRunValues, type RunValues } from './role-options.ts';
 import type { RoleRun } from './run-role.ts';
 import type { SourceOf } from './secret-options.ts';
@@ -41,7 +43,9 @@ export interface CommandContext {
 }
 
 /** Keys that are taken over without a restart. */
-const TAKEN_OVER: ReadonlySet<string> = new Set(['log-level', 'access-log', 'allow-client', 'tls-cert', 'tls-key']);
+const TAKEN_OVER: ReadonlySet<string> = new Set(['log-level', 'access-log', 'allow-client']);
+/** Those that are where there was a value before and there is one now: a listener cannot begin or end to speak TLS. */
+const RENEWED: ReadonlySet<string> = new Set(['tls-cert', 'tls-key']);
 
 export function addRole<V extends RunValues>(
   program: Command,
@@ -55,6 +59,8 @@ export function addRole<V extends RunValues>(
     if (values.printConfig === true) return context.terminal.print(effectiveConfig(command));
     await located(context.sectionOf(command), () => checkRole(definition, command));
     const { terminal, exit } = context;
+    if (cluster.isPrimary)
+      for (const line of unknownVariables(context.environment, commandsIn(program))) terminal.warn(`peerdist: ${line}`);
     const sourceOf = sources(command);
     return definition.run(values, { terminal, exit, sourceOf, reread: () => reread(definition, command, context) });
   });
@@ -65,6 +71,11 @@ export function checkRole<V extends RunValues>(definition: RoleDefinition<V>, co
   const values = command.opts<V>();
   checkRunValues(values);
   definition.check(values, sources(command));
+}
+
+/** Every command that there is. */
+function commandsIn(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(commandsIn)];
 }
 
 function sources(command: Command): SourceOf {
@@ -84,9 +95,13 @@ async function reread<V extends RunValues>(
   const section = await configure(command, environment, configurable());
   const values = command.opts<V>();
   await located(section, () => checkRole(definition, command));
-  const text = (each: Command, attribute: string): string | undefined => JSON.stringify(each.getOptionValue(attribute));
+  const isChanged = ({ name, attribute }: Key): boolean => {
+    const [now, before] = [command, running].map((each) => each.getOptionValue(attribute) as unknown);
+    if (TAKEN_OVER.has(name) || (RENEWED.has(name) && now !== undefined && before !== undefined)) return false;
+    return JSON.stringify(now) !== JSON.stringify(before);
+  };
   const changed = keysOf(command)
-    .filter(({ name, attribute }) => !TAKEN_OVER.has(name) && text(command, attribute) !== text(running, attribute))
+    .filter(isChanged)
     .map(({ name }) => name);
   return { values, changed, adjustment: definition.adjustment(values) };
 }

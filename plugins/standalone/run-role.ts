@@ -53,7 +53,7 @@ export async function runRole<S extends Service>(
   run: RoleRun<S>,
 ): Promise<void> {
   const { values } = run;
-  const log = await Log.open(values, terminal);
+  const log = await Log.open(values, terminal, values.site);
   try {
     if (cluster.isWorker) await work(terminal, exit, log, run);
     else await carry(terminal, exit, log, run);
@@ -69,6 +69,9 @@ async function carry<S extends Service>(
   { role, values, given, start, lead, also, reread }: RoleRun<S>,
 ): Promise<void> {
   const warn = (line: string): void => log.warn(line);
+  // While it starts there is nothing to change yet, and a signal is no reason to die.
+  let onReload = (): void => {};
+  terminal.onReload(() => onReload());
   const secrets: Secrets =
     given === undefined && isSecretNeeded(role, values)
       ? keptSecrets(values.stateDir, warn)
@@ -89,7 +92,7 @@ async function carry<S extends Service>(
     const { role: purpose, scheme, address } = listener;
     log.info(`listening on ${scheme}://${formatListen(address)}${purpose === 'clients' ? '' : ` (${purpose})`}`);
   }
-  terminal.onReload(() => void reload(service, log, reread));
+  onReload = () => void reload(service, log, reread);
   const stopped = Promise.race([
     terminal.stopRequested.then(() => undefined),
     ...(service.failed === undefined ? [] : [service.failed]),
@@ -103,11 +106,13 @@ async function carry<S extends Service>(
 }
 
 async function work<S extends Service>(
-  { stopRequested }: Terminal,
+  { stopRequested, onReload }: Terminal,
   exit: (code: number) => void,
   log: Log,
   { role, values, start, reread }: RoleRun<S>,
 ): Promise<void> {
+  // A signal to all processes at once is for the one that leads, which tells the others.
+  onReload(() => {});
   const member = await joinCrew();
   try {
     const store = storeOptions(values, role, () => member.secrets);

@@ -3,7 +3,8 @@ import { get, type IncomingMessage } from 'node:http';
 import Table from 'cli-table3';
 import type { Command } from 'commander';
 import { PeerDistError } from '../../lib/errors.ts';
-import type { Savings } from '../dashboard/index.ts';
+import type { SavedDay, Savings } from '../dashboard/index.ts';
+import { printable } from './config/discretion.ts';
 import { ADDRESS, setting, TEXT } from './settings.ts';
 import type { Terminal } from './terminal.ts';
 import { readText } from './tls-options.ts';
@@ -68,12 +69,37 @@ async function savingsOf({ host, port }: ListenAddress, token: string | undefine
     chunks.push(chunk);
   }
   const text = Buffer.concat(chunks).toString();
-  if (response.statusCode !== 200) throw new Error(text.split('\n')[0] ?? `it answered ${response.statusCode}`);
+  if (response.statusCode !== 200)
+    throw new Error(printable(text.split('\n')[0] || `it answered ${response.statusCode}`));
+  const found = parsed(text);
+  if (isSavings(found)) return { ...found, ...(found.site === undefined ? {} : { site: printable(found.site) }) };
+  throw new Error('this is no admin listener of peerdist');
+}
+
+function parsed(text: string): unknown {
   try {
-    return JSON.parse(text) as Savings;
+    return JSON.parse(text);
   } catch {
-    throw new Error('this is no admin listener of peerdist');
+    return undefined;
   }
+}
+
+/** Anybody may listen where a service was expected. */
+function isSavings(value: unknown): value is Savings {
+  const { site = '', role, days } = (value ?? {}) as Partial<Record<keyof Savings, unknown>>;
+  return (
+    typeof site === 'string' &&
+    typeof role === 'string' &&
+    /^\w+$/.test(role) &&
+    Array.isArray(days) &&
+    days.every(isDay)
+  );
+}
+
+function isDay(value: unknown): value is SavedDay {
+  const { day, ...bytes } = (value ?? {}) as Partial<Record<keyof SavedDay, unknown>>;
+  const counts = [bytes.deliveredBytes, bytes.wanBytes, bytes.savedBytes];
+  return typeof day === 'string' && /^\d{4}-\d\d-\d\d$/.test(day) && counts.every(Number.isFinite);
 }
 
 function table(found: readonly Savings[]): string {

@@ -5,10 +5,11 @@ import type { Command } from 'commander';
 import { closestMatch } from 'leven';
 import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml';
 import { PeerDistError } from '../../../lib/errors.ts';
+import { isSecret, printable, withoutPasswords } from './discretion.ts';
 import { configSchema, expectedOf, keysOf } from './schema.ts';
 
-/** Bytes of a configuration file. */
-const MAX_FILE_BYTES = 1024 * 1024;
+/** Bytes of a configuration file: looking for keys that are there twice takes the square of it. */
+const MAX_FILE_BYTES = 128 * 1024;
 /** How much of a wrong value is repeated. */
 const MAX_SHOWN_LENGTH = 60;
 
@@ -36,11 +37,11 @@ export interface ConfigFile {
  */
 export function readConfigFile(name: string, commands: readonly Command[]): ConfigFile {
   const lines = new LineCounter();
-  const document = parseDocument(readText(name), { lineCounter: lines, prettyErrors: false });
+  const document = parseDocument(readText(name), { lineCounter: lines, prettyErrors: false, logLevel: 'error' });
   const at = (offset: number | undefined): string =>
     offset === undefined ? name : `${name}:${lines.linePos(offset).line}`;
   const [broken] = document.errors;
-  if (broken !== undefined) throw wrong(`${at(broken.pos[0])}: ${broken.message.split('\n')[0]}`);
+  if (broken !== undefined) throw wrong(`${at(broken.pos[0])}: ${printable(broken.message)}`);
   const value = plainValue(document, name) ?? {};
   const validate = new Ajv({ allErrors: false, strict: false }).compile(configSchema(commands));
   const locate = (path: readonly string[]): string => at(offsetOf(document, path));
@@ -70,7 +71,7 @@ function plainValue(document: Document.Parsed, name: string): unknown {
   try {
     return document.toJS({ maxAliasCount: 100 }) as unknown;
   } catch (error) {
-    throw wrong(`${name}: ${(error as Error).message}`);
+    throw wrong(`${name}: ${printable((error as Error).message)}`);
   }
 }
 
@@ -91,14 +92,15 @@ function explain(
     const nearest = closestMatch(unknown, known, { maxDistance: Math.max(3, Math.ceil(unknown.length / 2)) });
     const what = section === undefined ? 'no such section' : 'no such key';
     const hint = nearest === undefined ? `; there are ${known.join(', ')}` : `; did you mean ${nearest}?`;
-    return wrong(`${locate([...path, unknown])}: ${[...path, printable(unknown)].join('.')}: ${what}${hint}`);
+    return wrong(`${locate([...path, unknown])}: ${[...path, short(unknown)].join('.')}: ${what}${hint}`);
   }
   if (name === undefined) return wrong(`${locate(path)}: ${section ?? 'the file'}: expected keys with values`);
   const command = commands.find((each) => each.name() === section) as Command;
   const key = keysOf(command).find((each) => each.name === name);
   const given = path.reduce<unknown>((inner, part) => (inner as Record<string, unknown>)[part], value);
   const expected = key === undefined ? 'another value' : expectedOf(key);
-  return wrong(`${locate(path)}: ${section}.${name}: expected ${expected}, not ${shown(given)}`);
+  const found = isSecret(name) ? '' : `, not ${shown(given)}`;
+  return wrong(`${locate(path)}: ${section}.${name}: expected ${expected}${found}`);
 }
 
 function keysIn(section: string, commands: readonly Command[]): string[] {
@@ -107,13 +109,11 @@ function keysIn(section: string, commands: readonly Command[]): string[] {
 }
 
 function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value);
-  return printable(text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text);
+  return short(withoutPasswords(JSON.stringify(value) ?? String(value)));
 }
 
-/** Text that cannot do anything to a terminal, and stays on its line. */
-function printable(text: string): string {
-  return text.replace(/[^\x20-\x7e\u00a0-\uffff]/g, '?').slice(0, MAX_SHOWN_LENGTH + 1);
+function short(text: string): string {
+  return printable(text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text);
 }
 
 /** Where a key stands in the file, else its value, else what it would be in. */

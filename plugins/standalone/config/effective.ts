@@ -1,9 +1,9 @@
 import type { Command, Option } from 'commander';
+import { parse } from 'yaml';
 import { Setting } from '../settings.ts';
+import { isSecret, withoutPasswords } from './discretion.ts';
 import { type Key, keysOf } from './schema.ts';
 
-/** Keys whose value nobody is to see. */
-const SECRET: ReadonlySet<string> = new Set(['secret', 'secret-utf16', 'secret-hex']);
 const SOURCES: Readonly<Record<string, string>> = {
   cli: 'flag',
   env: 'environment',
@@ -17,7 +17,7 @@ export function effectiveConfig(command: Command): string {
     const source = command.getOptionValueSource(key.attribute);
     const value = source === undefined ? undefined : shownValue(key, command.getOptionValue(key.attribute));
     if (value === undefined) return `  # ${key.name}:`;
-    if (SECRET.has(key.name)) return `  # ${key.name}: not shown  (${SOURCES[source as string]})`;
+    if (isSecret(key.name)) return `  # ${key.name}: not shown  (${SOURCES[source as string]})`;
     return `  ${key.name}: ${value}  # ${SOURCES[source as string]}`;
   });
   return [`${command.name()}:`, ...lines].join('\n');
@@ -25,19 +25,32 @@ export function effectiveConfig(command: Command): string {
 
 function shownValue(key: Key, value: unknown): string | undefined {
   if (value === undefined) return undefined;
-  if (typeof value === 'boolean') return String(value);
+  // As it was understood: `007` is text to YAML.
+  if (typeof value === 'boolean' || isWholeNumber(key)) return JSON.stringify(value);
   const option = key.option as Option;
   const given = option instanceof Setting ? option.given : undefined;
-  if (given === undefined) return scalar(option.defaultValueDescription ?? JSON.stringify(value));
+  // Of a default that is text, what is said in the help may be where it comes from.
+  if (given === undefined)
+    return scalar(typeof value === 'string' ? value : (option.defaultValueDescription ?? JSON.stringify(value)));
   return given.length === 1 ? scalar(given[0] as string) : `[${given.map(scalar).join(', ')}]`;
 }
 
-/** Text as YAML reads it back; a pass word in a URL is not for others. */
+function isWholeNumber({ option }: Key): boolean {
+  return option instanceof Setting && option.kind?.schema['type'] === 'integer';
+}
+
+/** Text as YAML reads it back. */
 function scalar(text: string): string {
-  const plain = text.replace(/^(\w+:\/\/[^:@/]*:)[^@/]*@/, '$1***@');
-  return /^[\w./:+*$~-]+$/.test(plain) &&
-    !/^(?:true|false|yes|no|on|off|null|~)$/i.test(plain) &&
-    !/:$|^[-:*]|: /.test(plain)
-    ? plain
-    : JSON.stringify(plain);
+  const shown = withoutPasswords(text);
+  return /^[\w./:+*$~-]+$/.test(shown) && isReadBack(shown) ? shown : JSON.stringify(shown);
+}
+
+/** Whether YAML takes text without quotes for that text, or for a number that is written so. */
+function isReadBack(text: string): boolean {
+  try {
+    const read = parse(text) as unknown;
+    return (typeof read === 'string' || typeof read === 'number') && String(read) === text;
+  } catch {
+    return false;
+  }
 }

@@ -3,6 +3,7 @@ import type { Command, Option } from 'commander';
 import { closestMatch } from 'leven';
 import { isPeerDistError, PeerDistError } from '../../../lib/errors.ts';
 import type { ConfigSection } from './config-file.ts';
+import { isSecret, printable, withoutPasswords } from './discretion.ts';
 import { expectedOf, isSwitch, type Key, keysOf } from './schema.ts';
 import { Setting } from '../settings.ts';
 
@@ -32,14 +33,14 @@ export function fillIn(command: Command, environment: NodeJS.ProcessEnv, section
   }
 }
 
-/** Variables that are no option of any command, with what they may have been meant for. A command is told of its own environment only once. */
+/** Variables that are no option of any of these commands, each with what it may have been meant for. */
 export function unknownVariables(environment: NodeJS.ProcessEnv, commands: readonly Command[]): string[] {
   const known = new Set([...OTHER_VARIABLES, ...commands.flatMap(keysOf).map(({ variable }) => variable)]);
   return Object.keys(environment)
     .filter((name) => name.startsWith(PREFIX) && !known.has(name))
     .map((name) => {
       const nearest = closestMatch(name, [...known], { maxDistance: 4 });
-      return `${name} is no option${nearest === undefined ? '' : `; did you mean ${nearest}?`}`;
+      return `${printable(name)} is no option${nearest === undefined ? '' : `; did you mean ${nearest}?`}`;
     });
 }
 
@@ -56,7 +57,7 @@ function fromVariable(key: Key, text: string): unknown {
 function read(key: Key, value: unknown, wrong: (message: string) => PeerDistError): unknown {
   if (value === false && key.negation !== undefined) return false;
   if (isSwitch(key)) {
-    if (typeof value !== 'boolean') throw wrong(`expected true or false, not ${String(value)}`);
+    if (typeof value !== 'boolean') throw wrong(`expected true or false, not ${printable(String(value))}`);
     // Off is what a switch is that nobody has set; what a negation switches off is on.
     return value || key.negation !== undefined ? value : undefined;
   }
@@ -76,7 +77,10 @@ function parse(
   try {
     return option.parseArg === undefined ? text : option.parseArg(text, previous);
   } catch (error) {
-    if (option instanceof Setting) throw wrong(`expected ${expectedOf(key)}, not ${text}`);
+    if (option instanceof Setting) {
+      const found = isSecret(key.name) ? '' : `, not ${printable(withoutPasswords(text))}`;
+      throw wrong(`expected ${expectedOf(key)}${found}`);
+    }
     throw isPeerDistError(error) ? wrong(error.message) : wrong((error as Error).message);
   }
 }

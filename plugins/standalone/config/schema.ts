@@ -89,7 +89,8 @@ function keySchema(key: Key): object {
         ? { type: ['string', 'number'] }
         : { enum: option.argChoices };
   const forms: ValueSchema[] = [one];
-  if (option instanceof Setting && option.isRepeatable) forms.push({ type: 'array', items: one, maxItems: 1024 });
+  if (option instanceof Setting && option.isRepeatable)
+    forms.push({ type: 'array', items: one, minItems: 1, maxItems: 1024 });
   if (key.negation !== undefined) forms.push({ const: false });
   const text = option.defaultValueDescription;
   const shown = text === undefined ? description : `${description} (default ${text})`;

@@ -16,11 +16,11 @@ import { checkNeighbour, checkOrigin } from './network.ts';
 import {
   checkCertificate,
   checkDisk,
+  checkGivenSecret,
   checkKeptSecret,
   checkRedis,
   checkRoom,
   checkStateDirectory,
-  judged,
 } from './state.ts';
 
 /** What any role may have been given. */
@@ -113,7 +113,8 @@ function checkSecret(values: Values, command: Command): Finding {
       () => {},
       (name) => command.getOptionValueSource(name),
     );
-    return given === undefined ? checkKeptSecret(values.stateDir) : judged(what, given.reveal().byteLength);
+    if (given === undefined) return checkKeptSecret(values.stateDir);
+    return checkGivenSecret(given.reveal().byteLength, values.secretFile);
   } catch (error) {
     return bad(what, (error as Error).message, 'see --secret-file');
   }

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { createServer } from 'node:net';
 import { totalmem } from 'node:os';
+import { isPeerDistError } from '../../../lib/errors.ts';
 import { Discovery } from '../../../lib/services/index.ts';
 import { MemoryBlockStore } from '../../../lib/stores/index.ts';
 import { formatBytes, formatListen, type ListenAddress } from '../units.ts';
@@ -10,6 +11,8 @@ import { bad, type Finding, ok, skipped, warning } from './finding.ts';
 
 /** Open files below which a busy proxy runs out of them. Policy. */
 const FEW_FILES = 4096;
+
+const NO_IPV6: ReadonlySet<string> = new Set(['EAFNOSUPPORT', 'EADDRNOTAVAIL']);
 
 /** @param admin where a running service of ours would say that it is one */
 export async function checkListener(
@@ -42,7 +45,10 @@ export async function checkListener(
 function tryToListen({ host, port }: ListenAddress): Promise<string | undefined> {
   return new Promise((resolve) => {
     const server = createServer();
-    server.once('error', ({ code = 'unknown' }: NodeJS.ErrnoException) => resolve(code));
+    server.once('error', ({ code = 'unknown' }: NodeJS.ErrnoException) =>
+      // As a role does where IPv6 is switched off.
+      resolve(host === '::' && NO_IPV6.has(code) ? tryToListen({ host: '0.0.0.0', port }) : code),
+    );
     server.listen(port, host, () => server.close(() => resolve(undefined)));
   });
 }
@@ -68,9 +74,15 @@ function isHealthy({ host, port }: ListenAddress): Promise<boolean> {
 /** Whether this machine can look for peers on its LAN. */
 export async function checkMulticast(interfaces: readonly string[] | undefined, port: number): Promise<Finding> {
   const what = 'multicast';
-  const discovery = await Discovery.open({ store: new MemoryBlockStore({ maxBytes: 1 }), interfaces, port });
-  const usable = discovery.interfaces;
-  discovery.close();
+  let usable: readonly string[];
+  try {
+    const discovery = await Discovery.open({ store: new MemoryBlockStore({ maxBytes: 1 }), interfaces, port });
+    usable = discovery.interfaces;
+    discovery.close();
+  } catch (error) {
+    if (!isPeerDistError(error)) throw error;
+    return bad(what, error.message, 'choose one of `ip link`, or leave out --discovery-interface');
+  }
   if (usable.length > 0) return ok(what, `peers can be looked for on ${usable.join(', ')}`);
   return bad(
     what,

@@ -14,6 +14,7 @@ import {
 import { join } from 'node:path';
 import { isPeerDistError } from '../../../lib/errors.ts';
 import { DATA_FILE, findDamage, LmdbRecordStore, openRedis, ownerOf } from '../../../lib/stores/index.ts';
+import { withoutPasswords } from '../config/discretion.ts';
 import { existingSecret, SECRET_FILE } from '../kept-secret.ts';
 import { type RoleName, storeDirectories } from '../stores.ts';
 import { formatBytes } from '../units.ts';
@@ -28,10 +29,15 @@ const TIMEOUT_MS = 3_000;
 export function checkStateDirectory(directory: string): Finding {
   const what = 'state directory';
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const made = mkdirSync(directory, { recursive: true, mode: 0o700 });
     const probe = join(directory, `.doctor-${process.pid}`);
     writeFileSync(probe, '');
     rmSync(probe);
+    if (made !== undefined) {
+      // Left here it would belong to whoever asked, and not to the user that the role runs as.
+      rmSync(made, { recursive: true });
+      return ok(what, `${directory} can be made`);
+    }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     return bad(
@@ -80,7 +86,9 @@ export async function checkDisk(stateDirectory: string, role: RoleName): Promise
       );
   }
   const trial = join(stateDirectory, `.doctor-store-${process.pid}`);
+  let made: string | undefined;
   try {
+    made = mkdirSync(trial, { recursive: true, mode: 0o700 });
     const store = await LmdbRecordStore.open({ directory: trial, maxBytes: 1024 * 1024 });
     await store.close();
     return ok(what, 'a store on disk can be opened');
@@ -90,13 +98,13 @@ export async function checkDisk(stateDirectory: string, role: RoleName): Promise
       : 'see --state-dir';
     return bad(what, (error as Error).message, advice);
   } finally {
-    rmSync(trial, { recursive: true, force: true });
+    rmSync(made ?? trial, { recursive: true, force: true });
   }
 }
 
 export async function checkRedis(url: string): Promise<Finding> {
   const what = 'store';
-  const shown = url.replace(/\/\/[^@/]*@/, '//');
+  const shown = withoutPasswords(url);
   let connection: Awaited<ReturnType<typeof openRedis>>;
   try {
     connection = await openRedis(url, { warn: () => {} });
@@ -157,8 +165,19 @@ export function checkKeptSecret(stateDirectory: string): Finding {
   }
 }
 
-/** A secret that was given. */
-export function judged(what: string, bytes: number): Finding {
+/** A secret that was given. @param file where it stands, if in one */
+export function checkGivenSecret(bytes: number, file: string | undefined): Finding {
+  const what = 'server secret';
+  if (file !== undefined && process.platform !== 'win32' && (statSync(file).mode & 0o077) !== 0)
+    return warning(
+      what,
+      `others can read ${file}`,
+      `chmod 600 ${file}, or 640 for a group of its own; and a new secret, since others may have read it`,
+    );
+  return judged(what, bytes);
+}
+
+function judged(what: string, bytes: number): Finding {
   if (bytes >= SHORT_SECRET_BYTES) return ok(what, `${bytes} bytes`);
   return warning(
     what,
