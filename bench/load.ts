@@ -8,7 +8,7 @@ import type { AddressInfo } from 'node:net';
 import Table from 'cli-table3';
 import { WanLink } from '../plugins/standalone/demo/wan-link.ts';
 import type { LoadResult } from '../plugins/standalone/load/run-load.ts';
-import { formatBytes } from '../plugins/standalone/units.ts';
+import { formatBytes } from '../plugins/standalone/options/units.ts';
 import { freePort, hasTool, type Running, startCommand, startNginxCache, startSquid } from './processes.ts';
 import type { Line } from './report.ts';
 

@@ -51,21 +51,26 @@ async function download(options: RequestOptions | string): Promise<{ response: I
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
 t.test('there is a test for each example', (t) => {
-  t.strictSame(readdirSync('examples').filter((name) => name.endsWith('.ts')).toSorted(), [
-    'connect-app.ts',
-    'express.ts',
-    'fastify-app.ts',
-    'fetch-through-cache.ts',
-    'forward-proxy.ts',
-    'http-proxy-app.ts',
-    'loopback.ts',
-    'metrics.ts',
-    'peers.ts',
-    'publish-and-read.ts',
-    'reverse-proxy.ts',
-    'throttle.ts',
-    'undici-interceptor.ts',
-  ]);
+  t.strictSame(
+    readdirSync('examples')
+      .filter((name) => name.endsWith('.ts'))
+      .toSorted(),
+    [
+      'connect-app.ts',
+      'express.ts',
+      'fastify-app.ts',
+      'fetch-through-cache.ts',
+      'forward-proxy.ts',
+      'http-proxy-app.ts',
+      'loopback.ts',
+      'metrics.ts',
+      'peers.ts',
+      'publish-and-read.ts',
+      'reverse-proxy.ts',
+      'throttle.ts',
+      'undici-interceptor.ts',
+    ],
+  );
   t.end();
 });
 

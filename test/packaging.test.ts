@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, posix } from 'node:path';
 import t from 'tap';
 import { parse } from 'yaml';
-import { parseDuration } from '../plugins/standalone/units.ts';
+import { parseDuration } from '../plugins/standalone/options/units.ts';
 import { peerdist, Program, until } from './support/proxies.ts';
 
 const MAX_PACKAGE_BYTES = 1_000_000;

@@ -1,2 +1,2 @@
-export { type BranchOptions, type ReverseOptions, type RoleOptions, startBranch, startReverse } from './roles.ts';
-export type { Service } from './service.ts';
+export { type BranchOptions, type ReverseOptions, type RoleOptions, startBranch, startReverse } from './roles/roles.ts';
+export type { Service } from './roles/service.ts';

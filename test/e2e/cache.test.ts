@@ -21,8 +21,8 @@ import t, { type Test } from 'tap';
 import { type Clock, systemClock } from '../../lib/clock.ts';
 import { V1_BLOCK_BYTES } from '../../lib/protocol/pccrc/index.ts';
 import { LmdbBlockStore, LmdbRecordStore, ownerOf, ResourceStore } from '../../lib/stores/index.ts';
-import { urlsOf } from '../../plugins/standalone/kept-contents.ts';
-import { parseDuration } from '../../plugins/standalone/units.ts';
+import { urlsOf } from '../../plugins/standalone/kept/kept-contents.ts';
+import { parseDuration } from '../../plugins/standalone/options/units.ts';
 import {
   type Answer,
   ask,

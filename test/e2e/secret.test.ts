@@ -25,7 +25,7 @@ import {
   MAX_PREVIOUS_SECRETS,
   replaceSecret,
   rotateSecret,
-} from '../../plugins/standalone/kept-secret.ts';
+} from '../../plugins/standalone/kept/kept-secret.ts';
 import { inTime, peerdist } from '../support/proxies.ts';
 import { seededBytes } from '../support/random.ts';
 import { runInside } from '../support/spoken.ts';

@@ -20,7 +20,7 @@ import { MemoryBlockStore, MemoryContentInformationStore } from '../../lib/store
 import { type BlockCacheOptions, createBlockCache } from '../../plugins/block-cache/index.ts';
 import { type ContentServerOptions, createContentServer } from '../../plugins/content-server/index.ts';
 import { createProxyServer, HttpProxyHost, type HttpProxyHostOptions } from '../../plugins/http-proxy/index.ts';
-import { joinNeighbourhood, type NeighbourhoodOptions } from '../../plugins/standalone/neighbourhood.ts';
+import { joinNeighbourhood, type NeighbourhoodOptions } from '../../plugins/standalone/roles/neighbourhood.ts';
 import { type LoggedRequest, Spoken } from './spoken.ts';
 
 /** Milliseconds after which a test gives up waiting. */

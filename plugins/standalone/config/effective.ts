@@ -1,6 +1,6 @@
 import type { Command, Option } from 'commander';
 import { parse } from 'yaml';
-import { Setting } from '../settings.ts';
+import { Setting } from '../options/settings.ts';
 import { isSecret, withoutPasswords } from './discretion.ts';
 import { type Key, keysOf } from './schema.ts';
 

@@ -5,7 +5,7 @@ import { isPeerDistError, PeerDistError } from '../../../lib/errors.ts';
 import type { ConfigSection } from './config-file.ts';
 import { isSecret, printable, withoutPasswords } from './discretion.ts';
 import { expectedOf, isSwitch, type Key, keysOf } from './schema.ts';
-import { Setting } from '../settings.ts';
+import { Setting } from '../options/settings.ts';
 
 /** Variables that begin like options and are none. */
 const OTHER_VARIABLES: ReadonlySet<string> = new Set(['PEERDIST_CONFIG']);

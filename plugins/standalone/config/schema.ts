@@ -1,6 +1,6 @@
 /** What a configuration file may say, as a JSON Schema: made of the options of the commands, so that there is one list of them. */
 import type { Command, Option } from 'commander';
-import { Setting, type ValueSchema } from '../settings.ts';
+import { Setting, type ValueSchema } from '../options/settings.ts';
 
 /** Options that say something about the command line itself. */
 const OUTSIDE: ReadonlySet<string> = new Set(['config', 'print-config', 'help', 'version']);

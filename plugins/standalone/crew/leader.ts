@@ -6,7 +6,7 @@ import cluster, { type Worker } from 'node:cluster';
 import { PeerDistError } from '../../../lib/errors.ts';
 import { type Metrics, type MetricsReport, MetricsSum } from '../../metrics/index.ts';
 import { type Live, mergeLive } from '../../dashboard/index.ts';
-import type { OpenListener } from '../service.ts';
+import type { OpenListener } from '../roles/service.ts';
 import { Channel, type Handlers } from './channel.ts';
 import { ClaimsDesk } from './claims.ts';
 import type { Welcome } from './member.ts';

@@ -4,7 +4,7 @@ import type { OfferMessage, OfferResponse } from '../../../lib/protocol/pchc/ind
 import type { Holder, PeerFinder } from '../../../lib/services/index.ts';
 import type { Claims } from '../../../lib/stores/index.ts';
 import type { MetricsReport } from '../../metrics/index.ts';
-import type { Service } from '../service.ts';
+import type { Service } from '../roles/service.ts';
 import { Channel, type Port } from './channel.ts';
 import { RemoteClaims } from './claims.ts';
 import { RemoteFinder } from './finder.ts';

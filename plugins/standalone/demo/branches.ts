@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { Discovery } from '../../../lib/services/index.ts';
 import { MemoryBlockStore } from '../../../lib/stores/index.ts';
-import { type ListenAddress, parseListen } from '../units.ts';
+import { type ListenAddress, parseListen } from '../options/units.ts';
 
 /** A `peerdist branch` that runs. */
 export interface BranchProcess {

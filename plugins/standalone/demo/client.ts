@@ -1,6 +1,6 @@
 /** A plain HTTP client behind a proxy: no cache, no knowledge of BranchCache, an eye on every byte. */
 import { Agent, get, type IncomingMessage } from 'node:http';
-import type { ListenAddress } from '../units.ts';
+import type { ListenAddress } from '../options/units.ts';
 
 export interface Download {
   /** Body bytes received. */

@@ -6,7 +6,7 @@ import { totalmem } from 'node:os';
 import { isPeerDistError } from '../../../lib/errors.ts';
 import { Discovery } from '../../../lib/services/index.ts';
 import { MemoryBlockStore } from '../../../lib/stores/index.ts';
-import { formatBytes, formatListen, type ListenAddress } from '../units.ts';
+import { formatBytes, formatListen, type ListenAddress } from '../options/units.ts';
 import { bad, type Finding, ok, skipped, warning } from './finding.ts';
 
 /** Open files below which a busy proxy runs out of them. Policy. */

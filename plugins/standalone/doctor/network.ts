@@ -3,7 +3,7 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { connect } from 'node:net';
 import { canName, fieldValue, validatorsOf } from '../../../lib/http/index.ts';
-import { type ListenAddress, formatListen } from '../units.ts';
+import { type ListenAddress, formatListen } from '../options/units.ts';
 import { bad, type Finding, ok, warning } from './finding.ts';
 
 const TIMEOUT_MS = 5_000;

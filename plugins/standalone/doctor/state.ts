@@ -15,9 +15,9 @@ import { join } from 'node:path';
 import { isPeerDistError } from '../../../lib/errors.ts';
 import { DATA_FILE, findDamage, LmdbRecordStore, openRedis, ownerOf } from '../../../lib/stores/index.ts';
 import { withoutPasswords } from '../config/discretion.ts';
-import { existingSecret, SECRET_FILE } from '../kept-secret.ts';
-import { type RoleName, storeDirectories } from '../stores.ts';
-import { formatBytes } from '../units.ts';
+import { existingSecret, SECRET_FILE } from '../kept/kept-secret.ts';
+import { type RoleName, storeDirectories } from '../roles/stores.ts';
+import { formatBytes } from '../options/units.ts';
 import { bad, type Finding, ok, skipped, warning } from './finding.ts';
 
 /** Bytes of a server secret below which it can be guessed. Policy. */

@@ -1,6 +1,6 @@
 /** What an estimate says, for people and for programs. */
 import Table from 'cli-table3';
-import { formatBytes } from '../units.ts';
+import { formatBytes } from '../options/units.ts';
 import type { Curve } from './curve.ts';
 import type { Estimate, NamedSite } from './estimate.ts';
 

@@ -2,8 +2,8 @@
 import { readFileSync, statSync } from 'node:fs';
 import type { Command } from 'commander';
 import { PeerDistError } from '../../../lib/errors.ts';
-import { DURATION, type Kind, kindOf, numberFrom, setting, SIZE, TEXT } from '../settings.ts';
-import { parseSize } from '../units.ts';
+import { DURATION, type Kind, kindOf, numberFrom, setting, SIZE, TEXT } from '../options/settings.ts';
+import { parseSize } from '../options/units.ts';
 import { checkProfile, type LoadProfile, type ObjectSize } from './profile.ts';
 import { namedProfile, PROFILE_NAMES } from './profiles.ts';
 

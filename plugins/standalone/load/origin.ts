@@ -12,7 +12,7 @@ import {
   parseRange,
   resolveRanges,
 } from '../../../lib/http/index.ts';
-import { formatListen, type ListenAddress } from '../units.ts';
+import { formatListen, type ListenAddress } from '../options/units.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { NoiseReader } from './noise.ts';
 import type { Timeline } from './timeline.ts';

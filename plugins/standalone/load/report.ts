@@ -1,7 +1,7 @@
 /** A result as tables for a terminal and as a page with plots. */
 import Table from 'cli-table3';
 import { htmlReport, type ReportTable } from '../report/html-report.ts';
-import { formatBytes } from '../units.ts';
+import { formatBytes } from '../options/units.ts';
 import { planEndMs } from './profile.ts';
 import type { LoadResult, MetricsResult } from './run-load.ts';
 import type { Percentiles } from './stats.ts';

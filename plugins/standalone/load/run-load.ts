@@ -1,6 +1,6 @@
 /** One run from its start to its result: origin, metrics before, the requests, quiet, metrics after. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { formatListen, type ListenAddress } from '../units.ts';
+import { formatListen, type ListenAddress } from '../options/units.ts';
 import { Catalogue } from './catalogue.ts';
 import { LoadOrigin } from './origin.ts';
 import { planRequests } from './plan.ts';

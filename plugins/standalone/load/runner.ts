@@ -5,7 +5,7 @@
  */
 import { Agent, type OutgoingHttpHeaders, type RequestOptions } from 'node:http';
 import { formatRange } from '../../../lib/http/index.ts';
-import { formatListen } from '../units.ts';
+import { formatListen } from '../options/units.ts';
 import { Exchange, type Outcome } from './exchange.ts';
 import type { PlannedRequest } from './plan.ts';
 import { LoadStats } from './stats.ts';

@@ -1,0 +1,123 @@
+/** What a role says while it runs: a line of JSON for each thing, or lines for people on a terminal. */
+import { type DestinationStream, type Logger, pino } from 'pino';
+import type { Command } from 'commander';
+import { flag, oneOf, setting } from '../options/settings.ts';
+import type { LogSink, Terminal } from '../terminal.ts';
+import { formatBytes } from '../options/units.ts';
+
+export const LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
+
+export interface LogValues {
+  readonly logLevel: (typeof LEVELS)[number];
+  readonly logFormat: 'auto' | 'json' | 'pretty';
+  readonly accessLog: boolean;
+}
+
+export function addLogOptions(command: Command): Command {
+  return command
+    .addOption(
+      setting(
+        '--log-level <level>',
+        'least level that is said: debug, info, warn, error, silent',
+        oneOf('--log-level', LEVELS),
+        'info',
+      ),
+    )
+    .addOption(
+      setting(
+        '--log-format <format>',
+        'json, pretty for people, or auto: pretty on a terminal',
+        oneOf('--log-format', ['auto', 'json', 'pretty']),
+        'auto',
+      ),
+    )
+    .addOption(flag('--no-access-log', 'no line for each request'));
+}
+
+/** One request as it is logged: numbers and plain words, no query and no content information. */
+export interface RequestLine {
+  readonly client: string;
+  readonly method: string;
+  /** Printable ASCII, without its query. */
+  readonly url: string;
+  readonly status: number;
+  /** Sent to the client, heads included. */
+  readonly bytes: number;
+  readonly seconds: number;
+  readonly outcome: string;
+  readonly lookup?: string | undefined;
+  /** Body bytes by where they came from, those that are not 0. */
+  readonly from?: Readonly<Record<string, number>> | undefined;
+  /** Body bytes over the WAN for its sake. */
+  readonly wan?: number | undefined;
+}
+
+export class Log {
+  readonly #logger: Logger;
+  readonly #sink: LogSink;
+  /** Whether requests get a line each. */
+  isAccessLogged: boolean;
+
+  private constructor(logger: Logger, sink: LogSink, isAccessLogged: boolean) {
+    this.#logger = logger;
+    this.#sink = sink;
+    this.isAccessLogged = isAccessLogged;
+  }
+
+  static async open({ logLevel, logFormat, accessLog }: LogValues, terminal: Terminal, site?: string): Promise<Log> {
+    const sink = terminal.openLog();
+    const isPretty = logFormat === 'pretty' || (logFormat === 'auto' && sink.isTerminal);
+    const options = {
+      level: logLevel,
+      base: site === undefined ? null : { site },
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (level: string) => ({ level }) },
+    };
+    const stream = isPretty ? await prettyStream(sink) : sink.stream;
+    return new Log(pino(options, stream), sink, accessLog);
+  }
+
+  info(message: string): void {
+    this.#logger.info(message);
+  }
+
+  warn(message: string): void {
+    this.#logger.warn(message);
+  }
+
+  error(message: string): void {
+    this.#logger.error(message);
+  }
+
+  request(line: RequestLine): void {
+    this.#logger.info(line, 'request');
+  }
+
+  setLevel(level: LogValues['logLevel']): void {
+    this.#logger.level = level;
+  }
+
+  /** Writes what waits. Never throws. */
+  flush(): void {
+    this.#sink.flush();
+  }
+}
+
+/** Only loaded where somebody looks. */
+async function prettyStream({ stream, isTerminal }: LogSink): Promise<DestinationStream> {
+  const { prettyFactory } = await import('pino-pretty');
+  const pretty = prettyFactory({
+    colorize: isTerminal,
+    translateTime: 'SYS:HH:MM:ss',
+    ignore: 'site,client,method,url,status,bytes,seconds,outcome,lookup,from,wan',
+    messageFormat: (log, messageKey) =>
+      log['method'] === undefined ? String(log[messageKey]) : requestText(log as unknown as RequestLine),
+  });
+  return { write: (line) => stream.write(pretty(line)) };
+}
+
+function requestText({ method, url, status, bytes, seconds, outcome, from = {} }: RequestLine): string {
+  const sources = Object.entries(from).map(([source, count]) => `${source} ${formatBytes(count)}`);
+  const ended = outcome === 'complete' ? '' : ` (${outcome})`;
+  return `${method} ${url} ${status}, ${formatBytes(bytes)} in ${seconds.toFixed(3)} s${ended}${sources.length === 0 ? '' : `: ${sources.join(', ')}`}`;
+}

@@ -1,0 +1,215 @@
+/** Composition of the two proxy roles out of the plug-ins. */
+import { Server as TlsServer } from 'node:https';
+import { hashProvider, type HashProvider } from '../../../lib/crypto/index.ts';
+import { Kit } from '../../../lib/kit/index.ts';
+import { PeerDist } from '../../../lib/peerdist/index.ts';
+import type { ServerSecret, V1AlgorithmName } from '../../../lib/protocol/pccrc/index.ts';
+import { HashingPool } from '../../../lib/streams/index.ts';
+import { createBlockCache } from '../../block-cache/index.ts';
+import { createContentServer } from '../../content-server/index.ts';
+import {
+  createProxyServer,
+  HttpProxyHost,
+  type HttpProxyHostOptions,
+  type TlsIdentity,
+} from '../../http-proxy/index.ts';
+import { createMetrics, type Metrics } from '../../metrics/index.ts';
+import type { Observer } from '../../../lib/observer.ts';
+import type { Live } from '../../dashboard/index.ts';
+import { AdminListener } from './admin.ts';
+import type { Exchanges } from './exchanges.ts';
+import { ownVersion } from '../version.ts';
+import type { Member } from '../crew/member.ts';
+import { joinNeighbourhood, type NeighbourhoodOptions } from './neighbourhood.ts';
+import { type Display, type ListenerPlan, type Service, startService } from './service.ts';
+import { memoryStore, openStores, type RoleStores, type StoreOptions } from './stores.ts';
+import type { ListenAddress } from '../options/units.ts';
+
+/** What a role shows of itself. */
+export interface Shown {
+  /** Name of the place, on every metric and in reports. */
+  readonly site?: string | undefined;
+  /** Those under way, and their log. */
+  readonly exchanges?: Exchanges | undefined;
+  /** Whether the dashboard names contents. @default false */
+  readonly showsNames?: boolean | undefined;
+  /** Keeps the savings of the past. */
+  readonly keeper?: Display['keeper'];
+}
+
+/** What both roles take. */
+export interface RoleOptions extends Omit<HttpProxyHostOptions, 'proxy' | 'kit' | 'observer' | 'watch'>, Shown {
+  readonly listen: ListenAddress;
+  readonly admin: ListenAddress | undefined;
+  /** What `/metrics`, `/events` and `/savings` want as a bearer token. @default nothing */
+  readonly adminToken?: string | undefined;
+  readonly tls?: TlsIdentity | undefined;
+  /** @default in memory */
+  readonly store?: StoreOptions | undefined;
+  /** Told in a line what an administrator should know. */
+  readonly warn?: ((line: string) => void) | undefined;
+  readonly hashProvider?: HashProvider['name'] | undefined;
+}
+
+export interface ReverseOptions extends RoleOptions {
+  readonly origin: string;
+  readonly secret: ServerSecret;
+  readonly algorithm?: V1AlgorithmName | undefined;
+  readonly minBytes?: number | undefined;
+  readonly maxBytes?: number | undefined;
+  /** Threads that hash; 0 hashes on the main thread. @default 2: a version each */
+  readonly hashThreads?: 0 | 1 | 2 | undefined;
+}
+
+export interface BranchOptions extends RoleOptions {
+  /** Bytes for plain bodies whose content information is not there yet. @default 256 MiB */
+  readonly pendingBytes?: number | undefined;
+  readonly maxContentInformationVersion?: 1 | 2 | undefined;
+  /** Undefined for a branch proxy that is alone. */
+  readonly neighbourhood?: NeighbourhoodOptions | undefined;
+}
+
+/** Whose publications they are: the same on every machine that serves an origin. */
+export const PUBLISHER = 'peerdist reverse';
+
+/** Head office: an origin's content as content information. @param member where this process is one of several */
+export async function startReverse(options: ReverseOptions, member?: Member): Promise<Service> {
+  const { metrics, admin, stores } = await open('reverse', options, member);
+  const { observer } = metrics;
+  const threads = options.hashThreads ?? 2;
+  const pool = threads === 0 ? undefined : new HashingPool(threads);
+  const peerdist = await PeerDist.open({
+    identity: PUBLISHER,
+    serverSecret: options.secret,
+    algorithm: options.algorithm,
+    components: {
+      hashProvider: hashProvider(options.hashProvider ?? 'native'),
+      contentInformationStore: stores.contentInformation,
+      createEngine: pool && ((hashing) => pool.createEngine(hashing)),
+      observer,
+    },
+  });
+  const contentServer = createContentServer({
+    peerdist,
+    minBytes: options.minBytes,
+    maxBytes: options.maxBytes,
+    records: stores.records,
+    // Between machines rather than between the processes of one: it covers both.
+    claims: stores.claims ?? member?.claims,
+    observer,
+  });
+  const kit = new Kit({ plugins: [contentServer], observer });
+  const host = new HttpProxyHost(hostOptions(options, kit, observer));
+  const live = async (): Promise<Live> => ({ ...liveOf(options), neighbours: [] });
+  const display = { ...options, role: 'reverse', live };
+  return startProxy({ ...options, admin, display, host, kit, peerdist, metrics, stores, onStop: () => pool?.close() });
+}
+
+/** Branch: any HTTP client's content out of verified blocks. @param member where this process is one of several */
+export async function startBranch(options: BranchOptions, member?: Member): Promise<Service> {
+  const { metrics, admin, stores } = await open('branch', options, member);
+  const { observer } = metrics;
+  const { neighbourhood } = options;
+  const surroundings = { store: stores.blocks, finder: member?.finder, observer };
+  const neighbours = await (neighbourhood && joinNeighbourhood(neighbourhood, surroundings))?.catch(async (error) => {
+    await stores.close();
+    await admin?.close(0);
+    throw error;
+  });
+  const peerdist = await PeerDist.open({
+    components: {
+      hashProvider: hashProvider(options.hashProvider ?? 'native'),
+      blockStore: stores.blocks,
+      sources: neighbours?.sources,
+      onOriginBlock: neighbours?.onOriginBlock,
+      claims: member?.claims,
+      observer,
+    },
+  });
+  const blockCache = createBlockCache({
+    peerdist,
+    maxPendingBytes: options.pendingBytes,
+    maxContentInformationVersion: options.maxContentInformationVersion,
+    records: stores.records,
+    observer,
+  });
+  const kit = new Kit({ plugins: [blockCache], observer });
+  const host = new HttpProxyHost(hostOptions(options, kit, observer));
+  const live = async (): Promise<Live> => ({ ...liveOf(options), neighbours: neighbours?.neighbours() ?? [] });
+  const display = { ...options, role: 'branch', live };
+  const peers = neighbours?.server &&
+    neighbourhood?.listen && { role: 'peers' as const, server: neighbours.server, listen: neighbourhood.listen };
+  const onStop = async (): Promise<void> => neighbours?.close();
+  return startProxy({ ...options, admin, display, host, kit, peerdist, metrics, stores, peers, onStop });
+}
+
+/** What every role has before it is put together: the administrator's listener says meanwhile that it is starting. */
+async function open(
+  role: 'reverse' | 'branch',
+  options: RoleOptions,
+  member: Member | undefined,
+): Promise<{ readonly metrics: Metrics; readonly admin: AdminListener | undefined; readonly stores: RoleStores }> {
+  const metrics = createMetrics({ site: options.site, role, version: ownVersion() });
+  const admin = options.admin && (await AdminListener.open({ address: options.admin, token: options.adminToken }));
+  try {
+    return { metrics, admin, stores: await openRoleStores(role, options, metrics, member) };
+  } catch (error) {
+    await admin?.close(0);
+    throw error;
+  }
+}
+
+function hostOptions(options: RoleOptions, kit: Kit, observer: Observer): HttpProxyHostOptions {
+  return { ...options, proxy: createProxyServer(), kit, observer, watch: options.exchanges?.watch };
+}
+
+export function liveOf({ exchanges }: Shown): Omit<Live, 'neighbours'> {
+  return exchanges?.live() ?? { downloads: [], downloadCount: 0, contents: [] };
+}
+
+function openRoleStores(
+  role: 'reverse' | 'branch',
+  { store = memoryStore(role), warn = () => {} }: RoleOptions,
+  { observer }: Metrics,
+  member: Member | undefined,
+): Promise<RoleStores> {
+  return openStores(store, { role, observer, warn, isGuest: member !== undefined });
+}
+
+interface ProxyParts extends Pick<RoleOptions, 'listen' | 'tls'> {
+  readonly admin: AdminListener | undefined;
+  readonly display: Display;
+  readonly host: HttpProxyHost;
+  readonly kit: Kit;
+  readonly peerdist: PeerDist;
+  readonly metrics: Metrics;
+  readonly stores: RoleStores;
+  readonly peers?: ListenerPlan | undefined;
+  readonly onStop: () => Promise<void> | undefined;
+}
+
+/** A proxy host with its listeners; it keeps clients from elsewhere away from all of them. */
+function startProxy(parts: ProxyParts): Promise<Service> {
+  const { host, kit, peerdist, metrics, stores, listen, admin, display, tls, peers, onStop } = parts;
+  const clients = { role: 'clients', server: host.createServer(tls), listen } as const;
+  return startService({
+    listeners: peers === undefined ? [clients] : [clients, peers],
+    admin,
+    display,
+    metrics,
+    trouble: stores.trouble,
+    onServer: (server) => host.shelter(server),
+    start: () => kit.start(),
+    adjust: ({ allowClients, tls: identity }) => {
+      host.allowClients(allowClients);
+      if (identity !== undefined && clients.server instanceof TlsServer) clients.server.setSecureContext(identity);
+    },
+    stop: async () => {
+      await kit.stop();
+      host.close();
+      await peerdist.close();
+      await onStop();
+      await stores.close();
+    },
+  });
+}
