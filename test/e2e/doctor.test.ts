@@ -1,12 +1,10 @@
 /** `peerdist doctor`: each fault that is planted is found, with what to do about it; and a healthy machine is called healthy. */
-import 'reflect-metadata';
 import { spawnSync } from 'node:child_process';
 import { webcrypto } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
-import { PemConverter, X509CertificateGenerator } from '@peculiar/x509';
 import t, { type Test } from 'tap';
 import type { Finding } from '../../plugins/standalone/doctor/finding.ts';
 import { quickDirectory, smallDisk, writeAt } from '../support/disk.ts';
@@ -53,7 +51,7 @@ function found(
     [[what, verdict]],
     `${what}: nothing else is wrong`,
   );
-  const [finding] = of(what).filter((each) => each.verdict === verdict);
+  const finding = of(what).find((each) => each.verdict === verdict);
   test.match(finding?.says, says, what);
   test.ok((finding?.advice ?? '').length > 10, `${what}: advice`);
 }
@@ -366,6 +364,8 @@ await t.test('certificates: expired, not yet valid, soon to expire, of another k
 
 /** A self-signed certificate that is valid from and until so many days from now. */
 async function certify(name: string, file: string, [from, until]: readonly [string, string]): Promise<void> {
+  await import('reflect-metadata');
+  const { PemConverter, X509CertificateGenerator } = await import('@peculiar/x509');
   const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
   const inDays = (days: string): Date => new Date(Date.now() + Number(days) * 86_400_000);
@@ -377,7 +377,7 @@ async function certify(name: string, file: string, [from, until]: readonly [stri
       keys: keys as never,
       signingAlgorithm: algorithm,
     },
-    webcrypto as never,
+    webcrypto,
   );
   writeFileSync(`${file}.pem`, certificate.toString('pem'));
   writeFileSync(

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { quickDirectory } from '../support/disk.ts';
 import { hasControls } from '../support/net.ts';
+import { portOf } from '../support/processes.ts';
 import {
   ask,
   begin,
@@ -28,7 +29,13 @@ import type { LoggedRequest } from '../support/spoken.ts';
 const BODY = Buffer.from(seededBytes(77, 1_500_000));
 const FRESH = { 'cache-control': 'max-age=3600' };
 
-/** The next line about a request, and what came before. */
+/** The port that a process listens on, once it does. */
+async function listening(pid: number): Promise<number> {
+  await until(() => portOf(pid) !== undefined, 'it listens', 40_000);
+  return portOf(pid) as number;
+}
+
+/** Lines about requests, once there are so many. */
 async function logged(role: Role, count: number): Promise<LoggedRequest[]> {
   await until(() => role.program.requests.length >= count, `${count} lines about requests`);
   return [...role.program.requests];
@@ -239,7 +246,7 @@ await t.test(
       test.ok(Buffer.byteLength(line, 'latin1') < 4_096, `${line.length} bytes`);
       const parsed = JSON.parse(line) as LoggedRequest;
       test.match(line, /^[\x20-\x7e]+$/);
-      test.notOk(hasControls(String(parsed['url'] ?? '')));
+      test.notOk(hasControls(JSON.stringify(parsed['url'] ?? '')));
     }
     test.equal(
       all.filter((line) => (JSON.parse(line) as LoggedRequest)['level'] === 'error').length,
@@ -333,7 +340,7 @@ await t.test('what is said can be less, or prettier', async (test) => {
       child[name].on('data', (chunk: Buffer) => {
         out[name] += chunk.toString();
       });
-    const port = await portOf(child.pid as number);
+    const port = await listening(child.pid as number);
     await ask(port, 'http://127.0.0.1:9/"x"?geheim');
     child.kill('SIGTERM');
     await inTime(once(child, 'close'), 'its end');
@@ -360,41 +367,12 @@ await t.test('what is said can be less, or prettier', async (test) => {
   test.notMatch(pretty.stdout, /geheim/);
 });
 
-/** The port a process listens on (Linux). */
-async function portOf(pid: number): Promise<number> {
-  const { readdirSync, readFileSync, readlinkSync } = await import('node:fs');
-  let found: number | undefined;
-  await until(
-    () => {
-      try {
-        const inodes = readdirSync(`/proc/${pid}/fd`).map((name) => {
-          try {
-            return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${name}`))?.[1];
-          } catch {
-            return undefined;
-          }
-        });
-        const rows = readFileSync('/proc/net/tcp', 'latin1')
-          .split('\n')
-          .map((row) => row.trim().split(/\s+/));
-        const own = rows.find((row) => row[3] === '0A' && inodes.includes(row[9]));
-        found = own && Number.parseInt((own[1] as string).split(':')[1] as string, 16);
-      } catch {
-        found = undefined;
-      }
-      return found !== undefined;
-    },
-    'it listens',
-    40_000,
-  );
-  return found as number;
-}
-
 await t.test('two workers, one pipe: every line is whole', async (test) => {
   const state = join(quickDirectory(test), 'state');
   const program = new Program(test, process.execPath, [
-    ...[COMMAND, 'branch', '--listen', '127.0.0.1:0', '--no-admin', '--no-peers', '--workers', '2'],
-    ...['--state-dir', state, '--allow-client', '10.255.255.1'],
+    COMMAND,
+    ...'branch --listen 127.0.0.1:0 --no-admin --no-peers --workers 2 --allow-client 10.255.255.1'.split(' '),
+    `--state-dir=${state}`,
   ]);
   let written = '';
   program.child.stdout?.on('data', (chunk: Buffer) => {
@@ -432,7 +410,7 @@ await t.test('a log that nobody reads, or that is gone, costs neither the servic
     const args = ['reverse', '--origin', origin.url, '--listen', '127.0.0.1:0', '--no-admin', '--store', 'memory'];
     const child = spawn(process.execPath, [COMMAND, ...args], { stdio: ['ignore', 'pipe', 'ignore'] });
     test.teardown(() => child.kill('SIGKILL'));
-    return { child, port: await portOf(child.pid as number) };
+    return { child, port: await listening(child.pid as number) };
   };
   const [gone, still] = await Promise.all([start(), start()]);
   gone.child.stdout?.destroy();

@@ -40,7 +40,7 @@ async function reload({ program }: Role, expected = 'the configuration was read 
   const before = said(program, expected);
   program.child.kill('SIGHUP');
   await until(() => said(program, expected) > before, `${expected}; so far ${program.stderr}`);
-  return String(program.log.filter(({ msg }) => String(msg).includes(expected)).at(-1)?.['msg']);
+  return String(program.log.findLast(({ msg }) => String(msg).includes(expected))?.['msg']);
 }
 
 /** The certificate that a real client is shown. */

@@ -1,7 +1,7 @@
 /** The parts of the dashboard that count: history, snapshot, lists, and the stream of events. */
 import { createServer, type IncomingMessage, request } from 'node:http';
 import t, { type Test } from 'tap';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { type Live, mergeLive, SavedContents } from '../../plugins/dashboard/index.ts';
 import { EventStream } from '../../plugins/dashboard/event-stream.ts';
 import { NO_TOTALS, type Samples, savedBytes, type Totals } from '../../plugins/dashboard/facts.ts';

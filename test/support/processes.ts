@@ -41,12 +41,28 @@ export function startOf(pid: number): string {
 
 /** Sockets that a process has open. */
 export function socketsOf(pid: number): number {
-  const isSocket = (descriptor: string): boolean => {
+  return socketInodes(pid).size;
+}
+
+/** A port that a process listens on by IPv4; undefined while it does not. */
+export function portOf(pid: number): number | undefined {
+  const own = socketInodes(pid);
+  const rows = readFileSync('/proc/net/tcp', 'latin1')
+    .split('\n')
+    .map((row) => row.trim().split(/\s+/));
+  const [, local] = rows.find(([, , , state, , , , , , inode = '']) => state === '0A' && own.has(inode)) ?? [];
+  return local === undefined ? undefined : Number.parseInt(local.split(':')[1] as string, 16);
+}
+
+function socketInodes(pid: number): ReadonlySet<string> {
+  const inodes = new Set<string>();
+  for (const descriptor of readdirSync(`/proc/${pid}/fd`)) {
     try {
-      return readlinkSync(`/proc/${pid}/fd/${descriptor}`).startsWith('socket:');
+      const [, inode] = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${descriptor}`)) ?? [];
+      if (inode !== undefined) inodes.add(inode);
     } catch {
-      return false;
+      // It is closed again.
     }
-  };
-  return readdirSync(`/proc/${pid}/fd`).filter(isSocket).length;
+  }
+  return inodes;
 }
