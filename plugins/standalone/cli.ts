@@ -11,6 +11,7 @@ import { addEstimateCommand } from './commands/estimate-command.ts';
 import { addHashCommand, addInspectCommand } from './commands/file-commands.ts';
 import { addExportCommand, addFillCommands, hostedRole } from './commands/hosted-commands.ts';
 import { addLoadCommand } from './commands/load-command.ts';
+import { addExamples } from './commands/examples.ts';
 import { addGetCommand, addProbeCommand } from './commands/peer-commands.ts';
 import { addPublishCommand } from './commands/publish-command.ts';
 import { addRole, type CommandContext, type RoleDefinition } from './commands/role-command.ts';
@@ -78,6 +79,7 @@ export async function runCommand(
     .action(async ({ keep }: { readonly keep?: true }) => {
       exit((await runDemo(terminal, { keep: keep === true })) ? 0 : 1);
     });
+  addExamples(program);
   try {
     await program.parseAsync([...args], { from: 'user' });
     return exitCode;

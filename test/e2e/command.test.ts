@@ -568,3 +568,17 @@ await t.test('SIGTERM with connections on which nothing happens is quick', async
     test.equal((await stopped).code, 0);
   }
 });
+
+await t.test('every command has an example in its help', async (test) => {
+  const queue: string[][] = [[]];
+  let seen = 0;
+  for (let path = queue.shift(); path !== undefined; path = queue.shift()) {
+    const { stdout } = await runInside([...path, '--help']);
+    if (path.length > 0) test.match(stdout, /\nExamples?:\n {2}\S/, path.join(' '));
+    const commands = /\nCommands:\n([\s\S]*?)(?:\n\n|$)/.exec(stdout)?.[1] ?? '';
+    for (const [, name = ''] of commands.matchAll(/^ {2}([a-z][a-z-]*)/gm))
+      if (name !== 'help') queue.push([...path, name]);
+    seen += 1;
+  }
+  test.ok(seen > 25, `${seen} commands`);
+});

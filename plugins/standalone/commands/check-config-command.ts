@@ -20,7 +20,6 @@ export function addCheckConfigCommand(
     .description('check a configuration file without starting anything')
     .argument('[file]', 'default $PEERDIST_CONFIG')
     .option('--schema', 'print the JSON Schema of such files, for editors')
-    .addHelpText('after', '\nExample:\n  peerdist check-config peerdist.yaml')
     .action(async (given: string | undefined, { schema }: { readonly schema?: true }) => {
       const commands = configurable(program);
       if (schema === true) return terminal.print(JSON.stringify(configSchema(commands), undefined, 2));

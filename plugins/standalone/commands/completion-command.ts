@@ -24,7 +24,6 @@ export function addCompletionCommand(program: Command, { print }: Terminal): voi
     .command('completion')
     .description('print a script that completes command lines')
     .argument('<shell>', 'bash, zsh or fish')
-    .addHelpText('after', '\nExample:\n  source <(peerdist completion bash)')
     .action((shell: string, _values: object, command: Command) => {
       if (!Object.hasOwn(SCRIPTS, shell)) command.error(`error: completion is for ${Object.keys(SCRIPTS).join(', ')}`);
       print(SCRIPTS[shell as keyof typeof SCRIPTS]);

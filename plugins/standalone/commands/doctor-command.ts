@@ -19,8 +19,7 @@ export function addDoctorCommand(
 ): void {
   const doctor = program
     .command('doctor')
-    .description('look for what keeps a role from working on this machine, and say what to do about it')
-    .addHelpText('after', '\nExample:\n  peerdist doctor branch --config peerdist.yaml');
+    .description('look for what keeps a role from working on this machine, and say what to do about it');
   for (const definition of roles) {
     const command = definition.define().copyInheritedSettings(program);
     const name = command.name();

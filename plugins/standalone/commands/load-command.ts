@@ -75,10 +75,6 @@ export function addLoadCommand(program: Command, terminal: Terminal, exit: (code
     .addOption(printConfigOption())
     .option('--json', 'print JSON')
     .option('--html <file>', 'write a report with plots')
-    .addHelpText(
-      'after',
-      '\nExample:\n  peerdist load --proxy 127.0.0.1:3128 --profile update-wave --metrics http://127.0.0.1:9181/metrics',
-    )
     .action(async (values: LoadValues) => {
       if (values.printConfig === true) return terminal.print(effectiveConfig(command));
       const result = await run(values, terminal);

@@ -75,33 +75,31 @@ export function addPublishCommand(program: Command, terminal: Terminal, exit: (c
     )
     .addOption(setting('--min-size <size>', 'as for `peerdist reverse`', SIZE, '64KiB'))
     .addOption(setting('--origin-ca <file>', 'certificate authorities of an https origin, PEM', TEXT));
-  addSecretOptions(command)
-    .addHelpText('after', '\nExample:\n  peerdist publish /srv/www/big.iso --url http://127.0.0.1:80/big.iso')
-    .action(async (files: string[], values: PublishValues) => {
-      const { url } = values;
-      if (url === undefined) throw unusable('publish needs --url URL');
-      if (files.length > 1 && !url.endsWith('/')) throw unusable('--url: several files want a URL that ends in /');
-      const publisher = await Publisher.open(values, (name) => command.getOptionValueSource(name), terminal.warn);
-      const bar = new ProgressBar('{step} {bar} {percentage}%  {eta_formatted} left');
-      try {
-        for (const file of files) {
-          try {
-            const place = placeOf(url.endsWith('/') ? url + encodeURIComponent(basename(file)) : url);
-            const isNew = await publisher.publish(file, place, (done, total) => bar.show(file, done, total));
-            bar.stop();
-            terminal.print(`${file}: ${isNew ? 'published' : 'was published before'}`);
-          } catch (error) {
-            bar.stop();
-            // With a code it is of the file system, in the middle of the file.
-            if (!isPeerDistError(error) && (error as NodeJS.ErrnoException).code === undefined) throw error;
-            terminal.warn(`peerdist: ${file}: ${(error as Error).message}`);
-            exit(1);
-          }
+  addSecretOptions(command).action(async (files: string[], values: PublishValues) => {
+    const { url } = values;
+    if (url === undefined) throw unusable('publish needs --url URL');
+    if (files.length > 1 && !url.endsWith('/')) throw unusable('--url: several files want a URL that ends in /');
+    const publisher = await Publisher.open(values, (name) => command.getOptionValueSource(name), terminal.warn);
+    const bar = new ProgressBar('{step} {bar} {percentage}%  {eta_formatted} left');
+    try {
+      for (const file of files) {
+        try {
+          const place = placeOf(url.endsWith('/') ? url + encodeURIComponent(basename(file)) : url);
+          const isNew = await publisher.publish(file, place, (done, total) => bar.show(file, done, total));
+          bar.stop();
+          terminal.print(`${file}: ${isNew ? 'published' : 'was published before'}`);
+        } catch (error) {
+          bar.stop();
+          // With a code it is of the file system, in the middle of the file.
+          if (!isPeerDistError(error) && (error as NodeJS.ErrnoException).code === undefined) throw error;
+          terminal.warn(`peerdist: ${file}: ${(error as Error).message}`);
+          exit(1);
         }
-      } finally {
-        await publisher.close();
       }
-    });
+    } finally {
+      await publisher.close();
+    }
+  });
 }
 
 const WHERE = checked('a URL at the origin like http://127.0.0.1:80/big.iso', placeOf);

@@ -31,7 +31,6 @@ export function addStatsCommand(program: Command, terminal: Terminal, exit: (cod
     .option('--csv', 'print a line for each site and day')
     .option('--json', 'print JSON')
     .addOption(setting('--admin-token <file>', 'file with the token of the admin listeners', TEXT))
-    .addHelpText('after', '\nExample:\n  peerdist stats branch-1:9181 branch-2:9181 --csv > savings.csv')
     .action(async (admins: string[], values: StatsValues) => {
       const { adminToken } = values;
       const token = adminToken === undefined ? undefined : readText('--admin-token', adminToken).trim();

@@ -14,7 +14,6 @@ export function addVerifyCommand(program: Command, terminal: Terminal, exit: (co
     .description('download a content and its hashes from any BranchCache server, and compare them')
     .argument('<url>')
     .option('--json', 'print JSON')
-    .addHelpText('after', '\nExample:\n  peerdist verify http://head-office:8080/big.iso')
     .action(async (url: string, values: { readonly json?: true }) => {
       WEB_URL.parse(url);
       const stopped = new AbortController();
