@@ -1,6 +1,5 @@
 /** `peerdist cache`: looks into the stores on disk of a state directory, checks and clears them, with or without proxies running on them. */
 import { setImmediate as yieldToOthers } from 'node:timers/promises';
-import { SingleBar } from 'cli-progress';
 import { type Command, Option } from 'commander';
 import { PeerDistError } from '../../../lib/errors.ts';
 import { type KeptContent, keptContents, purgeContent, type Purged, urlsOf } from '../kept/kept-contents.ts';
@@ -9,6 +8,7 @@ import { type KeptStore, type KeptStores, ROLES, withEachRole } from '../kept/ke
 import { clearStore, verifyStore } from '../kept/kept-upkeep.ts';
 import { stateOption } from '../options/store-options.ts';
 import type { RoleName } from '../roles/stores.ts';
+import { ProgressBar } from '../progress.ts';
 import type { Terminal } from '../terminal.ts';
 import { formatBytes, parseDuration } from '../options/units.ts';
 
@@ -134,16 +134,12 @@ export function addCacheCommand(program: Command, terminal: Terminal, exit: (cod
 }
 
 async function verifyWithBar(role: RoleName, kept: KeptStore, stop: AbortSignal): ReturnType<typeof verifyStore> {
-  const bar = new SingleBar({
-    format: '{name} {bar} {percentage}%  {eta_formatted} left',
-    stream: process.stderr,
-    clearOnComplete: true,
-    hideCursor: true,
-    etaBuffer: 100,
-  });
-  bar.start(kept.store.count, 0, { name: `${role} ${kept.kind}` });
+  const bar = new ProgressBar('{step} {bar} {percentage}%  {eta_formatted} left');
+  const total = kept.store.count;
+  const show = (verified: number): void => bar.show(`${role} ${kept.kind}`, verified, total);
+  show(0);
   try {
-    return await verifyStore(kept, (verified) => bar.update(verified), stop);
+    return await verifyStore(kept, show, stop);
   } finally {
     bar.stop();
   }

@@ -1,6 +1,5 @@
 /** `peerdist estimate`: what BranchCache would save, from access logs that people already have. */
 import { statSync, writeFileSync } from 'node:fs';
-import { SingleBar } from 'cli-progress';
 import { type Command, Option } from 'commander';
 import { PeerDistError } from '../../../lib/errors.ts';
 import { estimate, type Estimate, type EstimateOptions } from '../estimate/estimate.ts';
@@ -14,6 +13,7 @@ import { parseSite, readSites, Sites } from '../estimate/sites.ts';
 import { type Catalogue, parseCatalogue, syntheticRecords, syntheticSiteOf } from '../estimate/synthetic.ts';
 import { htmlReport } from '../report/html-report.ts';
 import { DURATION, list, numberFrom, setting, SIZE, TEXT } from '../options/settings.ts';
+import { ProgressBar } from '../progress.ts';
 import type { Terminal } from '../terminal.ts';
 
 interface EstimateValues {
@@ -150,22 +150,16 @@ function rulesOf(values: EstimateValues): ReplayRules {
 
 /** A bar over the bytes of the logs, or over the records where these are invented. */
 async function withBar<T>(source: Source, work: (onRecords: (records: number) => void) => Promise<T>): Promise<T> {
-  const bar = new SingleBar({
-    format: '{bar} {percentage}%  {records} requests  {eta_formatted} left',
-    stream: process.stderr,
-    clearOnComplete: true,
-    hideCursor: true,
-    etaBuffer: 100,
-  });
+  const bar = new ProgressBar('{bar} {percentage}%  {records} requests  {eta_formatted} left');
   let records = 0;
   let steps = 0;
   const step = (more: number): void => {
     steps += more;
-    if (source.steps > 0) bar.update(steps, { records });
+    if (source.steps > 0) bar.show('estimate', steps, source.steps, { records });
   };
   const isByRecord = source.files.length === 0;
   if (!isByRecord) source.onStep = step;
-  if (source.steps > 0) bar.start(source.steps, 0, { records });
+  step(0);
   try {
     return await work((more) => {
       records += more;

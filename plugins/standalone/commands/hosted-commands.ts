@@ -1,27 +1,25 @@
-/** `peerdist hosted`, what fills it, and `peerdist export`. */
+/** `peerdist hosted`: options to a role. */
 import cluster from 'node:cluster';
-import { createReadStream, renameSync, rmSync, statSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import type { HashProvider } from '../../../lib/crypto/index.ts';
-import { isPeerDistError, PeerDistError } from '../../../lib/errors.ts';
+import { PeerDistError } from '../../../lib/errors.ts';
 import type { ContentInformationVersion } from '../../../lib/protocol/pccrc/index.ts';
-import { basicAuthentication, keptCertificate, type Progress, writePackage } from '../../hosted-cache/index.ts';
-import { type Filling, fillRunning } from '../roles/hosted-fill.ts';
-import { type HostedOptions, type HostedService, startHosted } from '../roles/hosted-role.ts';
+import { basicAuthentication, keptCertificate } from '../../hosted-cache/index.ts';
+import { type HostedOptions, startHosted } from '../roles/hosted-role.ts';
 import { leadHosted } from '../roles/lead.ts';
+import { fillAtStart, versionOption } from './fill-commands.ts';
 import type { RoleDefinition } from './role-command.ts';
 import { hashProviderOption, NETWORK } from './role-commands.ts';
 import { addRunOptions, type RunValues } from '../options/role-options.ts';
 import { runRole } from '../roles/run-role.ts';
-import { ProgressBar } from '../progress.ts';
-import { keptToken, readToken } from '../kept/state-directory.ts';
-import { ADDRESS, checked, flag, list, numberFrom, type Setting, setting, SIZE, TEXT } from '../options/settings.ts';
+import { keptToken } from '../kept/state-directory.ts';
+import { ADDRESS, flag, list, numberFrom, setting, SIZE, TEXT, WEB_URL } from '../options/settings.ts';
 import { addStoreOptions } from '../options/store-options.ts';
-import type { Terminal } from '../terminal.ts';
 import { readCertificates, readText, readTls, type TlsValues } from '../options/tls-options.ts';
-import { formatBytes, type ListenAddress } from '../options/units.ts';
+import type { ListenAddress } from '../options/units.ts';
 
 interface HostedValues extends TlsValues, RunValues {
   readonly listen: ListenAddress;
@@ -39,12 +37,6 @@ interface HostedValues extends TlsValues, RunValues {
   readonly contentInfo: ContentInformationVersion;
   readonly preload?: string[];
   readonly import?: string[];
-}
-
-interface FillValues {
-  readonly admin: ListenAddress | false;
-  readonly stateDir: string;
-  readonly contentInfo: ContentInformationVersion;
 }
 
 export const hostedRole: RoleDefinition<HostedValues> = {
@@ -137,56 +129,6 @@ export const hostedRole: RoleDefinition<HostedValues> = {
   },
 };
 
-/** What fills a hosted cache that runs. */
-export function addFillCommands(hosted: Command, terminal: Terminal, exit: (code: number) => void): void {
-  const add = (name: 'preload' | 'import', argument: string, description: string): void => {
-    hosted
-      .command(name)
-      .description(description)
-      .argument(argument)
-      .action(async (items: string[], _values: object, command: Command) => {
-        const { admin, stateDir, contentInfo } = command.optsWithGlobals<FillValues>();
-        if (admin === false)
-          throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `${name} goes through the admin listener`);
-        const token = readToken(stateDir);
-        const say = { info: terminal.print, warn: (line: string) => terminal.warn(`peerdist: ${line}`) };
-        for (const item of items) {
-          const filling: Filling = name === 'import' ? { file: item } : { url: item, version: contentInfo };
-          const ok = await report(terminal, say, item, (options) => fillRunning(admin, token, filling, options));
-          if (!ok) exit(1);
-        }
-      });
-  };
-  add('preload', '<url...>', 'download content and its hashes into a running hosted cache');
-  add('import', '<file...>', 'put packages of `peerdist export` into a running hosted cache');
-}
-
-export function addExportCommand(program: Command, terminal: Terminal, exit: (code: number) => void): void {
-  program
-    .command('export')
-    .description('download a content and its hashes into a package for hosted caches')
-    .argument('<url>')
-    .requiredOption('-o, --output <file>', 'where to write it')
-    .addOption(versionOption())
-    .action(
-      async (url: string, { output, contentInfo }: { output: string; contentInfo: ContentInformationVersion }) => {
-        assertUrl(url);
-        const part = `${output}.part`;
-        try {
-          const say = { info: terminal.print, warn: (line: string) => terminal.warn(`peerdist: ${line}`) };
-          const ok = await report(terminal, say, url, async (options) => {
-            await writePackage(url, part, { ...options, version: contentInfo });
-            renameSync(part, output);
-            return statSync(output).size;
-          });
-          if (!ok) exit(1);
-        } finally {
-          rmSync(part, { force: true });
-        }
-      },
-    );
-}
-
 /** Emptied at the start: a process that was killed has left the content of what it was preloading there. */
 function temporaryDirectory(stateDirectory: string): string {
   const directory = join(stateDirectory, 'tmp');
@@ -253,65 +195,4 @@ function readUsers(file: string): Map<string, string> {
   }
   if (users.size === 0) throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `--offer-users: nobody in ${file}`);
   return users;
-}
-
-async function fillAtStart(
-  { cache }: HostedService,
-  values: HostedValues,
-  terminal: Terminal,
-  say: Speaker,
-): Promise<void> {
-  for (const url of values.preload ?? [])
-    await report(terminal, say, url, (options) => cache.preload(url, { ...options, version: values.contentInfo }));
-  for (const file of values.import ?? [])
-    await report(terminal, say, file, (options) =>
-      cache.import(createReadStream(file) as AsyncIterable<Uint8Array>, options),
-    );
-}
-
-/** Says how things went: a command to whoever typed it, a service in its log. */
-interface Speaker {
-  info(line: string): void;
-  warn(line: string): void;
-}
-
-/** Does one thing with a progress bar, on a terminal, until the process is asked to end, and says how it ended. @returns whether it went well; never rejects for what can fail */
-async function report(
-  { stopRequested }: Terminal,
-  say: Speaker,
-  what: string,
-  act: (options: { readonly onProgress: Progress; readonly signal: AbortSignal }) => Promise<number>,
-): Promise<boolean> {
-  const stopped = new AbortController();
-  void stopRequested.then(() => stopped.abort(new Error('stopped')));
-  const bar = new ProgressBar('{step} {bar} {percentage}%  {amount}  {eta_formatted} left');
-  try {
-    const onProgress: Progress = (step, done, total = done) =>
-      bar.show(step, done, total, { amount: formatBytes(done) });
-    const bytes = await act({ onProgress, signal: stopped.signal });
-    bar.stop();
-    say.info(`${what}: ${formatBytes(bytes)}`);
-    return true;
-  } catch (error) {
-    bar.stop();
-    if (isPeerDistError(error, 'ERR_PEERDIST_INVALID_OPTION')) throw error;
-    say.warn(`${what}: ${(error as Error).message}`);
-    return false;
-  }
-}
-
-function versionOption(): Setting {
-  return setting(
-    '--content-info <version>',
-    'content information to preload: 1 for Windows 7, 2 for all later',
-    numberFrom('--content-info', 1, 2),
-    '2',
-  );
-}
-
-export const WEB_URL = checked('an http or https URL', assertUrl);
-
-function assertUrl(url: string): void {
-  if (!/^https?:\/\//i.test(url) || !URL.canParse(url))
-    throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `not an http or https URL: ${url}`);
 }

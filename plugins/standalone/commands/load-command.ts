@@ -1,6 +1,5 @@
 /** `peerdist load`: drives a running proxy like a branch office, and says how it went. */
 import { writeFileSync } from 'node:fs';
-import { SingleBar } from 'cli-progress';
 import type { Command } from 'commander';
 import { PeerDistError } from '../../../lib/errors.ts';
 import { effectiveConfig } from '../config/effective.ts';
@@ -12,6 +11,7 @@ import type { LoadStats } from '../load/stats.ts';
 import { UrlList } from '../load/url-list.ts';
 import { ADDRESS, DURATION, kindOf, list, numberFrom, setting, TEXT } from '../options/settings.ts';
 import { configOption, printConfigOption } from '../options/role-options.ts';
+import { ProgressBar } from '../progress.ts';
 import type { Terminal } from '../terminal.ts';
 import { formatBytes, type ListenAddress, parseDuration, parseListen } from '../options/units.ts';
 
@@ -93,12 +93,7 @@ async function run(values: LoadValues, terminal: Terminal): Promise<LoadResult> 
   const profile = profileOf(values, urls?.count);
   // Not after an hour of work.
   if (values.html !== undefined) write(values.html, '', 'a');
-  const bar = new SingleBar({
-    format: '{bar} {percentage}%  {sent} sent, {failed} failed, {bytes}  {eta_formatted} left',
-    stream: process.stderr,
-    clearOnComplete: true,
-    hideCursor: true,
-  });
+  const bar = new ProgressBar('{bar} {percentage}%  {sent} sent, {failed} failed, {bytes}  {eta_formatted} left');
   const payload = (stats?: LoadStats): object => ({
     sent: stats?.sent ?? 0,
     failed: stats?.failed ?? 0,
@@ -123,9 +118,9 @@ async function run(values: LoadValues, terminal: Terminal): Promise<LoadResult> 
         stopRequested: terminal.stopRequested,
         onStart: (originUrl) => {
           if (originUrl !== undefined && values.json !== true) terminal.print(`origin on ${originUrl}`);
-          bar.start(endMs, 0, payload());
+          bar.show('load', 0, endMs, payload());
         },
-        onProgress: (stats, elapsedMs) => bar.update(Math.min(endMs, elapsedMs), payload(stats)),
+        onProgress: (stats, elapsedMs) => bar.show('load', Math.min(endMs, elapsedMs), endMs, payload(stats)),
       },
     );
   } finally {

@@ -4,7 +4,6 @@ import { get as httpGet, type IncomingMessage } from 'node:http';
 import { get as httpsGet } from 'node:https';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import type { Command } from 'commander';
 import { nativeHashProvider } from '../../../lib/crypto/index.ts';
@@ -21,6 +20,7 @@ import {
   neighbourhoodOptions,
   type PeerValues,
 } from '../options/peer-options.ts';
+import { ProgressBar } from '../progress.ts';
 import type { Terminal } from '../terminal.ts';
 import { startBranch } from '../roles/roles.ts';
 import type { Service } from '../roles/service.ts';
@@ -174,19 +174,13 @@ async function save(url: string, file: string, delivered: () => Delivered): Prom
     throw new Error(`the server answered ${response.statusCode}${reason === '' ? '' : `: ${reason}`}`);
   }
   const total = Number(response.headers['content-length'] ?? 0);
-  const bar = new SingleBar({
-    format: '{bar} {percentage}%  {sources}  {eta_formatted} left',
-    stream: process.stderr,
-    clearOnComplete: true,
-    hideCursor: true,
-    etaBuffer: 100,
-  });
+  const bar = new ProgressBar('{bar} {percentage}%  {sources}  {eta_formatted} left');
+  bar.show('get', 0, total, { sources: '' });
   let bytes = 0;
   response.on('data', (chunk: Uint8Array) => {
     bytes += chunk.byteLength;
-    bar.update(bytes, { sources: bySource(delivered(), bytes) });
+    bar.show('get', bytes, total, { sources: bySource(delivered(), bytes) });
   });
-  bar.start(total, 0, { sources: '' });
   try {
     await pipeline(response, createWriteStream(file));
   } finally {

@@ -3,7 +3,7 @@ import Table from 'cli-table3';
 import type { Command } from 'commander';
 import { isPeerDistError } from '../../../lib/errors.ts';
 import { type Agreement, type Progress, verifyUrl } from '../../hosted-cache/index.ts';
-import { WEB_URL } from './hosted-commands.ts';
+import { WEB_URL } from '../options/settings.ts';
 import { ProgressBar } from '../progress.ts';
 import type { Terminal } from '../terminal.ts';
 import { formatBytes } from '../options/units.ts';

@@ -3,7 +3,6 @@ import { createHash } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import { parseRange, resolveRanges } from '../../../lib/http/index.ts';
 import { startReverse } from '../roles/roles.ts';
@@ -11,6 +10,7 @@ import { randomSecret } from '../options/secret-options.ts';
 import { formatBytes, formatListen } from '../options/units.ts';
 import { startTwoBranches } from './branches.ts';
 import { type Download, ProxyClient } from './client.ts';
+import { ProgressBar } from '../progress.ts';
 import type { Terminal } from '../terminal.ts';
 import { WanLink } from './wan-link.ts';
 
@@ -166,16 +166,11 @@ async function withBar(
   total: number,
   work: (progress: (bytes: number) => void) => Promise<Download>,
 ): Promise<Download> {
-  const bar = new SingleBar({
-    format: `  ${name} [{bar}] {percentage}%  {eta}s left`,
-    stream: process.stderr,
-    clearOnComplete: true,
-    hideCursor: true,
-    etaBuffer: 100,
-  });
-  bar.start(total, 0);
+  const bar = new ProgressBar('  {step} [{bar}] {percentage}%  {eta}s left');
+  const show = (bytes: number): void => bar.show(name, bytes, total);
+  show(0);
   try {
-    return await work((bytes) => bar.update(bytes));
+    return await work(show);
   } finally {
     bar.stop();
   }

@@ -77,6 +77,11 @@ export function checked(expected: string, check: (text: string) => unknown): Kin
   });
 }
 
+export const WEB_URL: Kind = checked('an http or https URL', (text) => {
+  if (!/^https?:\/\//i.test(text) || !URL.canParse(text))
+    throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `not an http or https URL: ${text}`);
+});
+
 export function numberFrom(name: string, min: number, max: number): Kind {
   return {
     expected: `a whole number from ${min} to ${max}`,

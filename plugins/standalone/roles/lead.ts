@@ -37,6 +37,8 @@ export interface CrewPlan {
 interface Duties {
   readonly handlers: (tell: (name: string, ...args: unknown[]) => void) => Handlers;
   readonly adminRoutes?: AdminRoutes | undefined;
+  /** From now on nobody is asked to come. */
+  readonly leave?: (() => void) | undefined;
   readonly close: () => void;
 }
 
@@ -68,6 +70,7 @@ export function leadBranch(plan: CrewPlan, neighbourhood: NeighbourhoodOptions |
         seek: (segmentIds: readonly string[], version: DiscoveryVersion) =>
           seekFor(discovery, segmentIds, version, (id, holders) => tell('heard', id, holders)),
       }),
+      leave: () => discovery.close(),
       close: () => discovery.close(),
     };
   });
@@ -122,6 +125,7 @@ async function lead(plan: CrewPlan, takeOn: (means: Means) => Promise<Duties>): 
       metrics: { ...metrics, exposition: () => led.exposition(), report: () => led.report() },
       trouble: () => opened.trouble(),
       start: () => led.start(),
+      leave: duties.leave,
       stop: async (graceMs) => {
         await led.stop(graceMs);
         duties.close();

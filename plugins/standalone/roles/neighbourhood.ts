@@ -52,6 +52,8 @@ export interface Neighbourhood {
   readonly server: Server | undefined;
   /** Whom blocks are asked of, and how it stands with them. */
   neighbours(): Neighbour[];
+  /** From now on nobody on the LAN hears of what is here, and nobody is looked for. */
+  leave(): void;
   close(): void;
 }
 
@@ -100,6 +102,7 @@ export async function joinNeighbourhood(
     onOriginBlock: hosted && server && ((content, block) => hosted.offers.kept(content, block)),
     server,
     neighbours: () => [...(hosted?.neighbours() ?? []), ...source.neighbours.map((peer) => shown(peer, 'peer'))],
+    leave: () => discovery?.close(),
     close() {
       hosted?.close();
       discovery?.close();

@@ -139,8 +139,9 @@ export async function startBranch(options: BranchOptions, member?: Member): Prom
   const display = { ...options, role: 'branch', live };
   const peers = neighbours?.server &&
     neighbourhood?.listen && { role: 'peers' as const, server: neighbours.server, listen: neighbourhood.listen };
+  const onLeave = (): void => neighbours?.leave();
   const onStop = async (): Promise<void> => neighbours?.close();
-  return startProxy({ ...options, admin, display, host, kit, peerdist, metrics, stores, peers, onStop });
+  return startProxy({ ...options, admin, display, host, kit, peerdist, metrics, stores, peers, onLeave, onStop });
 }
 
 /** What every role has before it is put together: the administrator's listener says meanwhile that it is starting. */
@@ -185,12 +186,13 @@ interface ProxyParts extends Pick<RoleOptions, 'listen' | 'tls'> {
   readonly metrics: Metrics;
   readonly stores: RoleStores;
   readonly peers?: ListenerPlan | undefined;
+  readonly onLeave?: (() => void) | undefined;
   readonly onStop: () => Promise<void> | undefined;
 }
 
 /** A proxy host with its listeners; it keeps clients from elsewhere away from all of them. */
 function startProxy(parts: ProxyParts): Promise<Service> {
-  const { host, kit, peerdist, metrics, stores, listen, admin, display, tls, peers, onStop } = parts;
+  const { host, kit, peerdist, metrics, stores, listen, admin, display, tls, peers, onLeave, onStop } = parts;
   const clients = { role: 'clients', server: host.createServer(tls), listen } as const;
   return startService({
     listeners: peers === undefined ? [clients] : [clients, peers],
@@ -200,6 +202,7 @@ function startProxy(parts: ProxyParts): Promise<Service> {
     trouble: stores.trouble,
     onServer: (server) => host.shelter(server),
     start: () => kit.start(),
+    leave: onLeave,
     adjust: ({ allowClients, tls: identity }) => {
       host.allowClients(allowClients);
       if (identity !== undefined && clients.server instanceof TlsServer) clients.server.setSecureContext(identity);

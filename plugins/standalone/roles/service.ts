@@ -43,6 +43,8 @@ export interface ServiceParts {
   readonly onServer?: ((server: Server) => void) | undefined;
   /** Called before anything listens. */
   readonly start?: (() => Promise<void>) | undefined;
+  /** Called first when the service stops: from then on nobody is asked to come. */
+  readonly leave?: (() => void) | undefined;
   /** Called last when the service stops, also when it could not start. */
   readonly stop: (graceMs: number) => Promise<void>;
   readonly adjust?: Service['adjust'];
@@ -104,6 +106,7 @@ export async function startService({
   let isDraining = false;
   const stop = async (graceMs = GRACE_MS): Promise<void> => {
     isDraining = true;
+    parts.leave?.();
     await Promise.all(running.map((listener) => closeServer(listener, graceMs)));
     await parts.stop(graceMs);
     // Whoever watches hears to the end that it is ending.
