@@ -175,8 +175,8 @@ await t.test(
     for (const user of ['u:geheim-user', `u:${'geheim-user'.repeat(400)}`, 'u:geheim-user@geheim-user'])
       await ask(branch.port, `http://${user}@127.0.0.1:${reverse.port}/f`, { host: `127.0.0.1:${reverse.port}` });
     for (const each of (await logged(branch, (count += 3))).slice(-3))
-    test.equal(each['url'], `http://127.0.0.1:${reverse.port}/f`);
-  await logged(reverse, 3);
+      test.equal(each['url'], `http://127.0.0.1:${reverse.port}/f`);
+    await logged(reverse, 3);
 
     const ci = await ask(reverse.port, '/f?token=geheim-query', { fields: V2_REQUEST });
     test.equal(ci.headers['content-encoding'], 'peerdist');

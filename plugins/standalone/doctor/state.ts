@@ -12,7 +12,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join, resolve as absolute } from 'node:path';
 import { isPeerDistError } from '../../../lib/errors.ts';
 import { DATA_FILE, findDamage, LmdbRecordStore, openRedis, ownerOf } from '../../../lib/stores/index.ts';
 import { withoutPasswords } from '../config/discretion.ts';
@@ -107,7 +107,7 @@ export async function checkDisk(stateDirectory: string, role: RoleName): Promise
 /** Removes what is empty, from a directory up to one that it is in. */
 function removeEmpty(directory: string, outermost: string): void {
   try {
-    for (let each = resolve(directory); each.startsWith(resolve(outermost)); each = dirname(each)) rmdirSync(each);
+    for (let each = absolute(directory); each.startsWith(absolute(outermost)); each = dirname(each)) rmdirSync(each);
   } catch {
     // Somebody has something in it by now.
   }
