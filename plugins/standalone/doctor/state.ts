@@ -6,12 +6,13 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   statfsSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join, resolve as absolute } from 'node:path';
 import { isPeerDistError } from '../../../lib/errors.ts';
 import { DATA_FILE, findDamage, LmdbRecordStore, openRedis, ownerOf } from '../../../lib/stores/index.ts';
 import { withoutPasswords } from '../config/discretion.ts';
@@ -35,7 +36,7 @@ export function checkStateDirectory(directory: string): Finding {
     rmSync(probe);
     if (made !== undefined) {
       // Left here it would belong to whoever asked, and not to the user that the role runs as.
-      rmSync(made, { recursive: true });
+      removeEmpty(directory, made);
       return ok(what, `${directory} can be made`);
     }
   } catch (error) {
@@ -98,7 +99,17 @@ export async function checkDisk(stateDirectory: string, role: RoleName): Promise
       : 'see --state-dir';
     return bad(what, (error as Error).message, advice);
   } finally {
-    rmSync(made ?? trial, { recursive: true, force: true });
+    rmSync(trial, { recursive: true, force: true });
+    if (made !== undefined) removeEmpty(stateDirectory, made);
+  }
+}
+
+/** Removes what is empty, from a directory up to one that it is in. */
+function removeEmpty(directory: string, outermost: string): void {
+  try {
+    for (let each = absolute(directory); each.startsWith(absolute(outermost)); each = dirname(each)) rmdirSync(each);
+  } catch {
+    // Somebody has something in it by now.
   }
 }
 
