@@ -1,15 +1,13 @@
 /** `peerdist publish`: hashes files ahead of the first request, into the store of a head office proxy. */
-import { createReadStream, existsSync, type Stats, statSync } from 'node:fs';
-import { type IncomingMessage, request as httpRequest } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { existsSync, type Stats, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Command } from 'commander';
 import { nativeHashProvider } from '../../../lib/crypto/index.ts';
 import { isPeerDistError, PeerDistError } from '../../../lib/errors.ts';
-import { fieldValue, withoutFields } from '../../../lib/http/index.ts';
-import { Kit, type Next, ProxyRequest, ProxyResponse } from '../../../lib/kit/index.ts';
+import { fieldValue } from '../../../lib/http/index.ts';
+import { Kit, ProxyRequest, type ProxyResponse } from '../../../lib/kit/index.ts';
 import { PeerDist } from '../../../lib/peerdist/index.ts';
 import type { V1AlgorithmName } from '../../../lib/protocol/pccrc/index.ts';
 import {
@@ -21,6 +19,7 @@ import {
 import { ownerOf } from '../../../lib/stores/index.ts';
 import { createContentServer } from '../../content-server/index.ts';
 import { parseOrigin } from '../../http-proxy/index.ts';
+import { fileOrigin } from './file-origin.ts';
 import { keptSecret } from '../kept/kept-secret.ts';
 import { ownership } from '../kept/kept-stores.ts';
 import { ProgressBar } from '../progress.ts';
@@ -169,7 +168,7 @@ class Publisher {
         createContentServer({ peerdist: this.#peerdist, minBytes: this.#minBytes, records: this.#stores.records }),
       ],
     });
-    const through = kit.through(this.#origin(file, length));
+    const through = kit.through(fileOrigin(file, length, this.#ca));
     await kit.start();
     try {
       const first = await through(requestTo(place, FIELDS));
@@ -194,25 +193,6 @@ class Publisher {
     await this.#peerdist.close();
     await this.#stores.close();
     this.#giveBack();
-  }
-
-  /** Answers with the head of the origin and the body of the file. */
-  #origin(file: string, length: number): Next {
-    return async (request) => {
-      const answer = await head(request, this.#ca);
-      const { statusCode: status = 502 } = answer;
-      const headers = withoutFields(answer.headers, ['connection', 'keep-alive', 'transfer-encoding']);
-      if (status === 304) return new ProxyResponse({ status, headers, body: null });
-      if (status !== 200)
-        throw new PeerDistError('ERR_PEERDIST_NOT_FOUND', `the origin answered ${status} to HEAD ${request.key}`);
-      const announced = Number(fieldValue(headers, 'content-length') ?? Number.NaN);
-      if (announced !== length)
-        throw new PeerDistError(
-          'ERR_PEERDIST_LENGTH_MISMATCH',
-          `the origin has ${announced} bytes of it, the file ${length}`,
-        );
-      return new ProxyResponse({ status, headers, body: createReadStream(file, { highWaterMark: 1024 * 1024 }) });
-    };
   }
 }
 
@@ -241,23 +221,6 @@ function requestTo(place: Place, headers: Readonly<Record<string, string>>): Pro
 
 function isCoded({ headers }: ProxyResponse): boolean {
   return fieldValue(headers, 'content-encoding') === 'peerdist';
-}
-
-function head({ key, headers }: ProxyRequest, ca: string | undefined): Promise<IncomingMessage> {
-  return new Promise((resolve, reject) => {
-    const send = key.startsWith('https:') ? httpsRequest : httpRequest;
-    const fields = { ...withoutFields(headers, []), connection: 'close' } as Record<string, string>;
-    const asked = send(key, { method: 'HEAD', headers: fields, timeout: 30_000, ...(ca === undefined ? {} : { ca }) });
-    asked.once('response', (response) => {
-      response.resume();
-      resolve(response);
-    });
-    asked.once('timeout', () => asked.destroy(new Error('no answer in time')));
-    asked.once('error', (error) =>
-      reject(new PeerDistError('ERR_PEERDIST_ORIGIN_UNREACHABLE', `no answer from ${key}: ${error.message}`)),
-    );
-    asked.end();
-  });
 }
 
 function sizeOf(file: string): number {
