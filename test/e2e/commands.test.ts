@@ -56,6 +56,9 @@ function failed(test: Test, { code, stderr }: Finished, expected: RegExp, what: 
 
 // --- publish ---------------------------------------------------------------------------------------------------------------------------
 
+/** What publish compares at a time. */
+const PIECE_BYTES = 16 * 1024;
+
 await t.test('publish: the very first request is answered with hashes, and the origin sends no body', async (test) => {
   const directory = quickDirectory(test);
   const names = ['plain.iso', 'with space.iso', 'per%cent%20.iso', 'ümlaut+#.iso'];
@@ -83,8 +86,8 @@ await t.test('publish: the very first request is answered with hashes, and the o
     names.map((name) => `${join(directory, name)}: published`),
   );
   test.ok(
-    origin.requests.every(({ method, sent }) => method === 'HEAD' && sent === 0),
-    'only heads',
+    origin.requests.every(({ method, sent }) => (method === 'HEAD' ? sent === 0 : sent <= PIECE_BYTES)),
+    'only heads, and pieces to compare',
   );
 
   const check = async (role: Role, what: string): Promise<void> => {
@@ -97,7 +100,7 @@ await t.test('publish: the very first request is answered with hashes, and the o
     await until(() => origin.requests.every(({ closed }) => closed), 'the origin is done');
     test.ok(origin.requests.length > before, 'the origin is asked whether it may be');
     test.equal(
-      origin.requests.reduce((sum, { sent }) => sum + sent, 0),
+      origin.requests.slice(before).reduce((sum, { sent }) => sum + sent, 0),
       0,
       `${what}: no body byte of the origin`,
     );
@@ -140,7 +143,7 @@ await t.test('publish into Redis', { skip: noRedis }, async (test) => {
   test.equal(published.code, 0, published.stderr);
   const role = await Role.start(test, ['reverse', '--origin', origin.url, ...store]);
   test.ok(isCoded(await ask(role.port, '/f', { fields: V2_REQUEST })));
-  test.equal(origin.bodyBytes('/f'), 0);
+  test.ok(origin.bodyBytes('/f') <= 3 * PIECE_BYTES, 'but pieces to compare');
 });
 
 await t.test('publish: a file that is not what the origin has', async (test) => {
