@@ -29,6 +29,7 @@ export {
 } from './resource-store.ts';
 export { LmdbBlockStore, type LmdbBlockStoreOptions } from './lmdb-block-store.ts';
 export { LmdbRecordStore, type LmdbRecordStoreOptions, type StoredRecord } from './lmdb-record-store.ts';
+export { makeDirectory } from './make-directory.ts';
 export { DATA_FILE, findDamage, ownerOf } from './lmdb-environment.ts';
 export { openRedis, type RedisConnection, type RedisOptions } from './redis-connection.ts';
 export type { RedisTls } from './redis-client.ts';

@@ -6,21 +6,12 @@
  * child dies, the directory is moved aside.
  */
 import { execFile } from 'node:child_process';
-import {
-  linkSync,
-  mkdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statfsSync,
-  statSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { linkSync, readFileSync, renameSync, rmSync, statfsSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
 import type { RootDatabase } from 'lmdb';
+import { makeDirectory } from './make-directory.ts';
 import { PeerDistError } from '../errors.ts';
 
 export type { Database, RootDatabase } from 'lmdb';
@@ -65,7 +56,7 @@ export async function openEnvironment(options: EnvironmentOptions): Promise<Envi
   const { directory, warn = () => {}, isGuest = false } = options;
   const lmdb = await loadLmdb();
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    makeDirectory(directory);
     assertRoom(directory);
     if (!isGuest) {
       claim(directory);
@@ -233,7 +224,7 @@ async function moveAsideIfDamaged(directory: string, warn: (line: string) => voi
   // One is enough to look at; more would fill the disk.
   rmSync(aside, { recursive: true, force: true });
   renameSync(directory, aside);
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  makeDirectory(directory);
   claim(directory);
   warn(`the store ${directory} is damaged (${damage}); moved it to ${aside} and started an empty one`);
 }

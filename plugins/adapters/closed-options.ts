@@ -1,3 +1,4 @@
+import { closestMatch } from 'leven';
 import { PeerDistError } from '../../lib/errors.ts';
 
 /**
@@ -8,7 +9,7 @@ import { PeerDistError } from '../../lib/errors.ts';
 export function assertKnownOptions(options: object, known: readonly string[]): void {
   for (const name of Object.keys(options)) {
     if (known.includes(name)) continue;
-    const [nearest = ''] = known.toSorted((a, b) => distance(name, a) - distance(name, b));
+    const nearest = closestMatch(name.toLowerCase(), known) ?? known.join(', ');
     throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `no option ${name}; did you mean ${nearest}?`);
   }
 }
@@ -37,18 +38,4 @@ export function assertNoParts(peerdist: unknown, parts: Readonly<Record<string, 
   const name = Object.keys(parts).find((each) => parts[each] !== undefined);
   if (name === undefined) return;
   throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `give either peerdist or ${name}: a PeerDist brings its own`);
-}
-
-/** Letters to add, drop or replace between two names. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i += 1) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j += 1) {
-      const replaced = (row[j - 1] as number) + (a[i - 1]?.toLowerCase() === b[j - 1]?.toLowerCase() ? 0 : 1);
-      next.push(Math.min(replaced, (row[j] as number) + 1, (next[j - 1] as number) + 1));
-    }
-    row = next;
-  }
-  return row.at(-1) as number;
 }

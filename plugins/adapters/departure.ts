@@ -12,14 +12,15 @@ export class Departure {
   /** @param onClose called when the exchange is over, one way or the other */
   constructor({ socket }: IncomingMessage, client: ServerResponse, onClose: () => void) {
     this.#client = client;
+    let isOver = false;
     const leave = (): void => {
+      if (isOver) return;
+      isOver = true;
       socket.off('close', leave);
       this.#leave();
-    };
-    client.once('close', () => {
-      leave();
       onClose();
-    });
+    };
+    client.once('close', leave);
     // A request in a pipeline has no connection of its own yet, and its response would not hear the client leave.
     socket.setMaxListeners(0);
     socket.once('close', leave);

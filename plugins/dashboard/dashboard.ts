@@ -66,11 +66,12 @@ export class Dashboard {
     this.#now = options.wallClock ?? Date.now;
     this.#history = new History(readKept(options.keeper));
     this.#stream = new EventStream({ everyMs: WATCHED_MS, clock: this.#clock, tick: () => this.#tick() });
+    const { script, style } = plotAssets();
     this.pages = {
-      '/dashboard': page('html', () => pageFile('dashboard.html')),
-      '/dashboard/dashboard.js': page('js', () => pageFile('dashboard.js')),
-      '/dashboard/plots.js': page('js', () => plotAssets().script),
-      '/dashboard/style.css': page('css', () => `${plotAssets().style}\n${pageFile('dashboard.css')}`),
+      '/dashboard': page('html', pageFile('dashboard.html')),
+      '/dashboard/dashboard.js': page('js', pageFile('dashboard.js')),
+      '/dashboard/plots.js': page('js', script),
+      '/dashboard/style.css': page('css', `${style}\n${pageFile('dashboard.css')}`),
     };
     this.data = {
       '/events': (request, response) => this.#stream.add(request, response),
@@ -154,9 +155,9 @@ export class Dashboard {
   }
 }
 
-function page(type: keyof typeof PAGE_TYPES, read: () => string): Route {
+/** @param text read once: nobody who asks for a page can make us open files */
+function page(type: keyof typeof PAGE_TYPES, text: string): Route {
   return (_request, response) => {
-    const text = read();
     response.writeHead(200, {
       'content-type': PAGE_TYPES[type],
       'content-security-policy': POLICY,

@@ -1,6 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Clock } from '../../lib/clock.ts';
 
+/** Beats that a watcher may not read before its place is another's. Policy. */
+const MAX_UNREAD = 30;
 /** Watchers at a time; more are refused. Policy. */
 const MAX_WATCHERS = 32;
 
@@ -14,7 +16,8 @@ export interface EventStreamOptions {
 /** Server-sent events to everybody who watches (WHATWG HTML 9.2). One that does not read is skipped until it does, and nothing is kept for it. */
 export class EventStream {
   readonly #options: EventStreamOptions;
-  readonly #watchers = new Set<ServerResponse>();
+  /** With how many beats each has not read in a row. */
+  readonly #watchers = new Map<ServerResponse, number>();
   #newcomers = 0;
   #cancel: (() => void) | undefined;
   #isTicking = false;
@@ -46,7 +49,7 @@ export class EventStream {
       response.end();
       return;
     }
-    this.#watchers.add(response);
+    this.#watchers.set(response, 0);
     this.#newcomers += 1;
     response.on('error', () => {});
     response.on('close', () => {
@@ -61,7 +64,7 @@ export class EventStream {
   close(): void {
     this.#isClosed = true;
     this.#cancel?.();
-    for (const watcher of this.#watchers) {
+    for (const watcher of this.#watchers.keys()) {
       if (watcher.writableLength > 0) watcher.destroy();
       else watcher.end();
     }
@@ -86,9 +89,18 @@ export class EventStream {
       // Who has come meanwhile is told the next time what only newcomers are told.
       this.#newcomers -= newcomers;
       const text = events.map(([event, data]) => `event: ${event}\ndata: ${JSON.stringify(data)}\n\n`).join('');
-      for (const watcher of this.#watchers) if (!watcher.writableNeedDrain) watcher.write(text);
+      for (const [watcher, unread] of this.#watchers) this.#send(watcher, unread, text);
     } catch {
       // The next beat tries again.
     }
+  }
+
+  /** One that does not read for long makes room for another. */
+  #send(watcher: ServerResponse, unread: number, text: string): void {
+    if (!watcher.writableNeedDrain) {
+      this.#watchers.set(watcher, 0);
+      watcher.write(text);
+    } else if (unread < MAX_UNREAD) this.#watchers.set(watcher, unread + 1);
+    else watcher.destroy();
   }
 }

@@ -42,13 +42,12 @@ export class History {
       const { bucketMs, buckets } = SPANS[span];
       const startMs = Math.floor(nowMs / bucketMs) * bucketMs;
       const list = this.#buckets[span];
-      let bytes = grown;
-      // Where the clock was put back, what was later is now: buckets stay in order, and nothing is lost.
-      for (let newest = list.at(-1); newest !== undefined && newest.startMs >= startMs; newest = list.at(-1)) {
-        bytes = combine(newest.bytes, bytes, (a, b) => a + b);
-        list.pop();
-      }
-      if (FIELDS.some((field) => bytes[field] !== 0)) list.push({ startMs, bytes });
+      if (FIELDS.every((field) => grown[field] === 0)) continue;
+      // Where the clock says, also when it has been put back: what was later stays where it is.
+      const at = list.findLastIndex((bucket) => bucket.startMs <= startMs);
+      const there = list[at];
+      if (there?.startMs === startMs) list[at] = { startMs, bytes: combine(there.bytes, grown, (a, b) => a + b) };
+      else list.splice(at + 1, 0, { startMs, bytes: grown });
       if (list.length > buckets) list.splice(0, list.length - buckets);
     }
   }
@@ -57,7 +56,7 @@ export class History {
   buckets(span: Span, nowMs: number): readonly Bucket[] {
     const { bucketMs, buckets } = SPANS[span];
     const since = (Math.floor(nowMs / bucketMs) - buckets) * bucketMs;
-    return this.#buckets[span].filter(({ startMs }) => startMs > since);
+    return this.#buckets[span].filter(({ startMs }) => startMs > since && startMs <= nowMs);
   }
 
   /** Every bucket of a span up to now, with zeros where nothing happened. */

@@ -1,9 +1,10 @@
 /** The certificate of the HTTPS listener that a hosted cache makes itself on its first start. */
 import { X509Certificate } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { createSecureContext } from 'node:tls';
+import { makeDirectory } from '../../lib/stores/index.ts';
 
 /** Days it is good for; a new one is made in its last month. Policy, not protocol. */
 const VALID_DAYS = 3_650;
@@ -41,7 +42,7 @@ export async function keptCertificate(
   if (kept !== undefined) return { identity: kept, isNew: false, file };
   const identity = await makeCertificate([...names, 'localhost']);
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    makeDirectory(directory);
     replaceFile(keyFile, identity.key);
     replaceFile(file, identity.cert);
     return { identity, isNew: true, file };

@@ -1,9 +1,10 @@
 /** A hosted cache put together: what clients offer and ask for over HTTP, and version 1 offers over HTTPS. */
 import type { Server } from 'node:http';
-import { createReadStream, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { createReadStream, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TlsOptions } from 'node:tls';
+import { makeDirectory } from '../../lib/stores/index.ts';
 import { type HashProvider, nativeHashProvider } from '../../lib/crypto/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
 import { ignoreObservations, type Observer } from '../../lib/observer.ts';
@@ -125,7 +126,7 @@ export class HostedCacheService {
 
   /** Downloads what stands behind a URL, by way of a temporary file, and puts it into the cache. */
   async preload(url: string, options: PreloadOptions = {}): Promise<number> {
-    mkdirSync(this.#temporaryDirectory, { recursive: true, mode: 0o700 });
+    makeDirectory(this.#temporaryDirectory);
     const directory = mkdtempSync(join(this.#temporaryDirectory, 'preload-'));
     try {
       const file = join(directory, 'package');

@@ -40,6 +40,7 @@ export class Exchange {
   readonly #startedAt: number;
   readonly #watcher: ExchangeWatcher | undefined;
   #isBroken = false;
+  #isOver = false;
   /** Bytes of the answer, once all of it is written. */
   #wholeBytes: number | undefined;
 
@@ -79,6 +80,8 @@ export class Exchange {
 
   /** An answer has been given, or its connection is gone. */
   end(status: number, isWhole: boolean): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
     const end = this.#settle(status, isWhole);
     this.#observer({ type: 'exchange', status, seconds: end.seconds, bytes: end.bytes });
     this.#watcher?.ended(end);

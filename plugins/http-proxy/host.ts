@@ -41,6 +41,8 @@ export interface TlsIdentity {
 
 /** Bytes of a request head; past it the client gets 431. Policy, not protocol. */
 const MAX_HEADER_BYTES = 32 * 1024;
+/** Status of an exchange whose client left before there was one, as nginx logs it. */
+const CLIENT_GONE = 499;
 /** Milliseconds for a client to send a request head. Policy, not protocol. */
 const CLIENT_HEAD_MS = 60_000;
 
@@ -131,8 +133,24 @@ export class HttpProxyHost {
   /** Puts the host on a server somebody else made. */
   attach(server: Server): void {
     server.on('request', (message, client) => this.handle(message, client));
-    server.on('upgrade', (message, socket, head) => void this.#upgrade(message, socket, head));
-    server.on('connect', (message, socket, head) => void this.#connect(message, socket, head));
+    const takeOver =
+      (tunnel: (message: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>) =>
+      (message: IncomingMessage, socket: Duplex, head: Buffer): void => {
+        // Behind an answer that is still being written there is no room for another one, nor for a tunnel.
+        if (isAnswering(socket)) {
+          socket.on('error', ignore).destroy();
+          return;
+        }
+        tunnel(message, socket, head).catch(() => socket.destroy());
+      };
+    server.on(
+      'upgrade',
+      takeOver((message, socket, head) => this.#upgrade(message, socket, head)),
+    );
+    server.on(
+      'connect',
+      takeOver((message, socket, head) => this.#connect(message, socket, head)),
+    );
     this.shelter(server);
   }
 
@@ -182,10 +200,14 @@ export class HttpProxyHost {
           });
     // Before Node's own listener, which lets the next answer of a pipeline go.
     client.prependListener('finish', () => exchange.written());
-    client.on('close', () => {
+    const over = (): void => {
+      message.socket.off('close', over);
       cancelTotal?.();
-      exchange.end(client.statusCode, client.writableFinished);
-    });
+      exchange.end(client.headersSent ? client.statusCode : CLIENT_GONE, client.writableFinished);
+    };
+    client.once('close', over);
+    // A request in a pipeline has no connection of its own yet, and its response would not hear that go.
+    if (client.socket === null) message.socket.setMaxListeners(0).once('close', over);
     // An error of the client's socket is its leaving; without a listener it would be the end of the process.
     message.on('error', ignore);
     client.on('error', ignore);
@@ -278,6 +300,11 @@ export class HttpProxyHost {
       .map((server) => server.address())
       .filter((address): address is AddressInfo => typeof address === 'object' && address !== null);
   }
+}
+
+/** True while Node writes the answer to an earlier request of the connection. */
+function isAnswering(socket: Duplex): boolean {
+  return ((socket as Duplex & { _httpMessage?: unknown })._httpMessage ?? null) !== null;
 }
 
 function ignore(): void {}

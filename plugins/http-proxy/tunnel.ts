@@ -91,10 +91,10 @@ export async function answerOnSocket(
   }
   const writer = new ServerResponse(message);
   writer.shouldKeepAlive = false;
-  writer.assignSocket(socket as Socket);
   // A client that leaves while it is being answered ends its side; nothing it sends matters any more.
   socket.resume();
   try {
+    writer.assignSocket(socket as Socket);
     await sendResponse(response, writer, viaName, timeouts.idleMs);
     if (!writer.writableFinished && !socket.destroyed) {
       await new Promise((resolve) => {

@@ -9,6 +9,8 @@ import type { LogSink } from './terminal.ts';
 const WHOLE_WRITE_BYTES = 4096;
 /** Bytes of lines that wait for a reader who stands still; more are lost. Policy. */
 const MAX_WAITING_BYTES = 8 * 1024 * 1024;
+/** Milliseconds for the last lines. Policy. */
+const FLUSH_MS = 3_000;
 
 grantHeapSlack();
 const stopRequested = new Promise<void>((resolve) => {
@@ -24,6 +26,9 @@ process.exitCode = await runCommand(process.argv.slice(2), {
   onReload: (reload) => void process.on('SIGHUP', reload),
 });
 
+// A worker that cannot even begin must not look as if it worked.
+if (process.connected) process.disconnect();
+
 function openLog(): LogSink {
   const whole = cluster.isWorker ? { maxWrite: WHOLE_WRITE_BYTES } : {};
   const stream = pino.destination({ dest: 1, sync: false, maxLength: MAX_WAITING_BYTES, ...whole });
@@ -32,12 +37,16 @@ function openLog(): LogSink {
   return {
     stream,
     isTerminal: process.stdout.isTTY,
-    flush: () => {
-      try {
-        stream.flushSync();
-      } catch {
-        // Nobody is there to read it.
-      }
-    },
+    flush: () =>
+      new Promise((resolve) => {
+        // A reader that stands still holds a write that nothing else can end: it must not hold the process.
+        const deadline = setTimeout(() => process.kill(process.pid, 'SIGKILL'), FLUSH_MS);
+        const done = (): void => {
+          clearTimeout(deadline);
+          resolve();
+        };
+        stream.flush(done);
+        stream.once('close', done);
+      }),
   };
 }

@@ -16,6 +16,6 @@ export interface Terminal {
 export interface LogSink {
   readonly stream: DestinationStream;
   readonly isTerminal: boolean;
-  /** Writes what waits. Never throws. */
-  readonly flush: () => void;
+  /** Writes what waits. Never rejects. */
+  readonly flush: () => Promise<void>;
 }

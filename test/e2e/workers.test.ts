@@ -316,7 +316,10 @@ await t.test('what cannot be is said in one line, and nobody is left', { skip: n
   for (const [args, clue] of [
     [['branch', ...free, '--listen', `127.0.0.1:${busy}`], /^peerdist: cannot listen on .*: the port is in use\n$/],
     [['branch', ...free, '--admin', `127.0.0.1:${busy}`], /^peerdist: cannot listen on .*: the port is in use\n$/],
-    [['branch', ...free, '--store', 'memory'], /^peerdist: --workers: several need a store they can share: --store disk/],
+    [
+      ['branch', ...free, '--store', 'memory'],
+      /^peerdist: --workers: several need a store they can share: --store disk/,
+    ],
   ] as const) {
     const { code, stdout, stderr } = await peerdist(test, args, SECRET);
     test.same([code, stdout, lines(stderr).length], [2, '', 1], stderr);

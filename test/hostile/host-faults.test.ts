@@ -827,3 +827,45 @@ await t.test('every exchange is observed once', async (test) => {
     [200, 400],
   );
 });
+
+const PIPELINED = [
+  'CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n',
+  'GET /b HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n',
+];
+
+t.test(
+  'CONNECT and Upgrade behind an answer that is not there yet: the connection ends, and nothing else does',
+  async (t) => {
+    for (const allowClients of [undefined, ['192.0.2.1']])
+      for (const second of PIPELINED) {
+        // It never answers.
+        const { proxy } = await start(t, { answer: () => {} }, allowClients === undefined ? {} : { allowClients });
+        const client = await RawClient.connect(t, proxy.port);
+        client.send(`GET /a HTTP/1.1\r\nHost: a\r\n\r\n${second}`);
+        await within(client.closed, 'the end of the connection');
+        const next = await RawClient.connect(t, proxy.port);
+        next.send('OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
+        if (allowClients !== undefined) t.equal((await next.response()).status, 403);
+      }
+  },
+);
+
+t.test(
+  'exchanges of a pipeline whose client leaves all come to an end, and are counted as what they are',
+  async (t) => {
+    const ended: number[] = [];
+    const watch: NonNullable<HttpProxyHostOptions['watch']> = () => ({
+      observe() {},
+      answered() {},
+      ended: ({ status }) => void ended.push(status),
+    });
+    const { origin, proxy } = await start(t, { answer: () => {} }, { watch });
+    const client = await RawClient.connect(t, proxy.port);
+    client.send('GET /a HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(20));
+    while (origin.sockets.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    client.socket.destroy();
+    const isOver = (): boolean => ended.length === 20;
+    while (!isOver()) await new Promise((resolve) => setImmediate(resolve));
+    t.same([...new Set(ended)], [499], 'none had an answer');
+  },
+);

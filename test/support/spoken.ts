@@ -61,7 +61,7 @@ export async function runInside(
       warn: (line) => {
         stderr += `${line}\n`;
       },
-      openLog: () => ({ stream: { write: (line) => spoken.take(line) }, isTerminal: false, flush: () => {} }),
+      openLog: () => ({ stream: { write: (line) => spoken.take(line) }, isTerminal: false, flush: async () => {} }),
       stopRequested,
       onReload: () => {},
     },

@@ -1,6 +1,4 @@
 /** `peerdist hosted`: options to a role. */
-import cluster from 'node:cluster';
-import { rmSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
@@ -116,29 +114,18 @@ export const hostedRole: RoleDefinition<HostedValues> = {
   },
   adjustment: (values) => ({ allowClients: values.allowClient, tls: readTls(values) }),
   async run(values, { terminal, exit, reread }) {
-    const options = await hostedOptions(values, terminal.warn);
     await runRole(terminal, exit, {
       role: 'hosted',
       values,
-      start: (common, _secrets, member) => startHosted({ ...options, ...common }, member),
-      lead: (plan) => leadHosted(plan, options),
+      start: async (own, common, _secrets, member) =>
+        startHosted({ ...(await hostedOptions(own, common.warn)), ...common }, member),
+      lead: async (plan) => leadHosted(plan, await hostedOptions(values, plan.warn)),
       // Clients are served meanwhile; what cannot be had is said and left.
       also: (service, log) => fillAtStart(service, values, terminal, log),
       reread,
     });
   },
 };
-
-/** Emptied at the start: a process that was killed has left the content of what it was preloading there. */
-function temporaryDirectory(stateDirectory: string): string {
-  const directory = join(stateDirectory, 'tmp');
-  try {
-    if (!cluster.isWorker) rmSync(directory, { recursive: true, force: true });
-  } catch {
-    // Whoever cannot use the directory hears of it otherwise.
-  }
-  return directory;
-}
 
 async function hostedOptions(values: HostedValues, warn: (line: string) => void): Promise<HostedOptions> {
   const token = values.admin === false ? undefined : keptToken(values.stateDir);
@@ -153,7 +140,7 @@ async function hostedOptions(values: HostedValues, warn: (line: string) => void)
     allowLocalOffers: values.allowLocalOffers,
     maxUploads: values.maxUploads,
     proxy: values.proxy,
-    temporaryDirectory: temporaryDirectory(values.stateDir),
+    temporaryDirectory: join(values.stateDir, 'tmp'),
     hashProvider: values.hashProvider,
     token,
   };

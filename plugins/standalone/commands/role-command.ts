@@ -6,7 +6,7 @@ import type { ConfigSection } from '../config/config-file.ts';
 import { effectiveConfig } from '../config/effective.ts';
 import { unknownVariables } from '../config/layers.ts';
 import { type Key, keysOf } from '../config/schema.ts';
-import { checkRunValues, type RunValues } from '../options/role-options.ts';
+import { checkRunValues, readAdminToken, type RunValues } from '../options/role-options.ts';
 import type { RoleRun } from '../roles/run-role.ts';
 import type { SourceOf } from '../options/secret-options.ts';
 import type { Adjustment, Service } from '../roles/service.ts';
@@ -43,7 +43,7 @@ export interface CommandContext {
 }
 
 /** Keys that are taken over without a restart. */
-const TAKEN_OVER: ReadonlySet<string> = new Set(['log-level', 'access-log', 'allow-client']);
+const TAKEN_OVER: ReadonlySet<string> = new Set(['log-level', 'access-log', 'allow-client', 'admin-token']);
 /** Those that are where there was a value before and there is one now: a listener cannot begin or end to speak TLS. */
 const RENEWED: ReadonlySet<string> = new Set(['tls-cert', 'tls-key']);
 
@@ -57,10 +57,12 @@ export function addRole<V extends RunValues>(
   return command.action(async () => {
     const values = command.opts<V>();
     if (values.printConfig === true) return context.terminal.print(effectiveConfig(command));
-    await located(context.sectionOf(command), () => checkRole(definition, command));
     const { terminal, exit } = context;
-    if (cluster.isPrimary)
+    // A worker has its leader's values, which have been looked at.
+    if (cluster.isPrimary) {
+      await located(context.sectionOf(command), () => checkRole(definition, command));
       for (const line of unknownVariables(context.environment, commandsIn(program))) terminal.warn(`peerdist: ${line}`);
+    }
     const sourceOf = sources(command);
     return definition.run(values, { terminal, exit, sourceOf, reread: () => reread(definition, command, context) });
   });
@@ -103,5 +105,5 @@ async function reread<V extends RunValues>(
   const changed = keysOf(command)
     .filter(isChanged)
     .map(({ name }) => name);
-  return { values, changed, adjustment: definition.adjustment(values) };
+  return { values, changed, adjustment: { ...definition.adjustment(values), adminToken: readAdminToken(values) } };
 }

@@ -115,23 +115,22 @@ export const reverseRole: RoleDefinition<ReverseValues> = {
   },
   adjustment: adjustmentOf,
   async run(values, { terminal, exit, sourceOf, reread }) {
-    const origin = originOf(values);
     const given = readSecret(values, terminal.warn, sourceOf);
     await runRole(terminal, exit, {
       role: 'reverse',
       values,
       given,
-      start: (common, secrets, member) =>
+      start: (own, common, secrets, member) =>
         startReverse(
           {
-            ...proxyOptions(values),
+            ...proxyOptions(own),
             ...common,
-            origin,
+            origin: originOf(own),
             secret: secrets[0],
-            algorithm: values.algorithm,
-            minBytes: values.minSize,
-            maxBytes: values.maxSize,
-            hashThreads: values.hashThreads,
+            algorithm: own.algorithm,
+            minBytes: own.minSize,
+            maxBytes: own.maxSize,
+            hashThreads: own.hashThreads,
           },
           member,
         ),
@@ -198,14 +197,12 @@ export const branchRole: RoleDefinition<BranchValues> = {
   },
   adjustment: adjustmentOf,
   async run(values, { terminal, exit, reread }) {
-    const neighbourhood = (warn: (line: string) => void): NeighbourhoodOptions | undefined =>
-      branchNeighbourhood(values, warn);
     await runRole(terminal, exit, {
       role: 'branch',
       values,
-      start: (common, _secrets, member) =>
-        startBranch({ ...branchOptions(values), ...common, neighbourhood: neighbourhood(common.warn) }, member),
-      lead: (plan) => leadBranch(plan, neighbourhood(plan.warn)),
+      start: (own, common, _secrets, member) =>
+        startBranch({ ...branchOptions(own), ...common, neighbourhood: branchNeighbourhood(own, common.warn) }, member),
+      lead: (plan) => leadBranch(plan, branchNeighbourhood(values, plan.warn)),
       reread,
     });
   },

@@ -1,4 +1,5 @@
 /** Configuration of a command that is about to run: environment and file beneath its flags. */
+import cluster from 'node:cluster';
 import type { Command } from 'commander';
 import { isPeerDistError } from '../../../lib/errors.ts';
 import type { ConfigSection } from './config-file.ts';
@@ -35,7 +36,8 @@ async function sectionFor(
   environment: NodeJS.ProcessEnv,
   commands: readonly Command[],
 ): Promise<ConfigSection | undefined> {
-  if (!commands.some((each) => each.name() === command.name())) return undefined;
+  // A worker is told by its leader.
+  if (cluster.isWorker || !commands.some((each) => each.name() === command.name())) return undefined;
   const file = (command.getOptionValue('config') as string | undefined) ?? environment['PEERDIST_CONFIG'];
   if (file === undefined || file === '') return undefined;
   // Loaded when it is needed: its parser and validator take a tenth of a second.

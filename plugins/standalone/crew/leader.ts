@@ -6,7 +6,7 @@ import cluster, { type Worker } from 'node:cluster';
 import { PeerDistError } from '../../../lib/errors.ts';
 import { type Metrics, type MetricsReport, MetricsSum } from '../../metrics/index.ts';
 import { type Live, mergeLive } from '../../dashboard/index.ts';
-import type { OpenListener } from '../roles/service.ts';
+import type { OpenListener, Update } from '../roles/service.ts';
 import { Channel, type Handlers } from './channel.ts';
 import { ClaimsDesk } from './claims.ts';
 import type { Welcome } from './member.ts';
@@ -29,6 +29,7 @@ interface Fellow {
   readonly startedAt: number;
   /** Whoever waits for it to listen. */
   readonly onReady: () => void;
+  isReady: boolean;
 }
 
 /** Milliseconds a worker must have lived for the next one to start at once, and the longest pause otherwise. Policy. */
@@ -55,6 +56,9 @@ export class Crew {
   /** Workers that are going to be started. */
   readonly #hiring = new Set<NodeJS.Timeout>();
   #isStopping = false;
+  /** What has been taken over since the start. */
+  #update: Update | undefined;
+  #counting: Promise<void> | undefined;
   #pauseMs = 0;
 
   constructor(options: CrewOptions) {
@@ -114,9 +118,15 @@ export class Crew {
     return mergeLive(answers.filter((live) => live !== undefined));
   }
 
-  /** Has every worker read its configuration anew. */
-  reload(): void {
-    for (const { channel } of this.#fellows.values()) channel.tell('reload');
+  /** Has every worker take over what its leader has, also those that come later. */
+  reload(update: Update): void {
+    this.#update = update;
+    for (const { channel } of this.#fellows.values()) channel.tell('reload', update);
+  }
+
+  /** True while at least one worker takes requests. */
+  get isServing(): boolean {
+    return [...this.#fellows.values()].some(({ isReady }) => isReady);
   }
 
   /** Lets every worker end its exchanges for up to `graceMs`. Never rejects. */
@@ -136,6 +146,8 @@ export class Crew {
       welcome: () => welcome,
       ready: (listeners: readonly OpenListener[]) => {
         this.#listeners = listeners;
+        fellow.isReady = true;
+        if (this.#update !== undefined) channel.tell('reload', this.#update);
         onReady();
       },
       failed: (message: string) => {
@@ -147,7 +159,7 @@ export class Crew {
       release: (name: string) => this.#desk.release(id, name),
       released: (name: string) => this.#desk.released(name),
     });
-    const fellow = { worker, channel, startedAt: performance.now(), onReady };
+    const fellow: Fellow = { worker, channel, startedAt: performance.now(), onReady, isReady: false };
     this.#fellows.set(id, fellow);
     worker.once('exit', (code, signal) => void this.#replace(fellow, code, signal));
     // One that could not even be started does not always exit.
@@ -179,7 +191,15 @@ export class Crew {
     if (this.#fellows.has(id)) this.#sum.add(id, report);
   }
 
-  async #countAll(): Promise<void> {
+  /** Once at a time, however many ask. */
+  #countAll(): Promise<void> {
+    this.#counting ??= this.#countEach().finally(() => {
+      this.#counting = undefined;
+    });
+    return this.#counting;
+  }
+
+  async #countEach(): Promise<void> {
     this.#sum.add(LEADER, await this.#options.metrics.report());
     const asked = [...this.#fellows].map(([id, { channel }]) =>
       inTime(channel.call('report').then((report) => this.#report(id, report as MetricsReport))),

@@ -4,7 +4,7 @@ import type { OfferMessage, OfferResponse } from '../../../lib/protocol/pchc/ind
 import type { Holder, PeerFinder } from '../../../lib/services/index.ts';
 import type { Claims } from '../../../lib/stores/index.ts';
 import type { MetricsReport } from '../../metrics/index.ts';
-import type { Service } from '../roles/service.ts';
+import type { Service, Update } from '../roles/service.ts';
 import { Channel, type Port } from './channel.ts';
 import { RemoteClaims } from './claims.ts';
 import { RemoteFinder } from './finder.ts';
@@ -13,17 +13,21 @@ import { RemoteFinder } from './finder.ts';
 export interface Welcome {
   /** Server secrets, the current one first: made where there was none, so workers cannot make their own. */
   readonly secrets: readonly Uint8Array[];
+  /** What the leader was started with: those of all its workers, whatever a file says by now. */
+  readonly values: unknown;
 }
 
 export interface Member {
+  /** What its leader was started with. */
+  readonly values: unknown;
   readonly secrets: readonly [ServerSecret, ...ServerSecret[]];
   readonly claims: Claims;
   /** Undefined is for those who do not look for peers. */
   readonly finder: PeerFinder;
   /** Resolves when the leader wants this worker to end. */
   readonly stopRequested: Promise<void>;
-  /** Calls back each time the leader wants the configuration read anew. */
-  readonly onReload: (reload: () => void) => void;
+  /** Calls back each time the leader has taken something over. */
+  readonly onReload: (takeOver: (update: Update) => void) => void;
   /** A client offers something to the hosted cache. */
   readonly offer: (offer: OfferMessage, from: string) => Promise<OfferResponse>;
   /** A client was given something that nobody has verified. */
@@ -46,23 +50,24 @@ export async function joinCrew(): Promise<Member> {
   });
   let report: () => Promise<MetricsReport> = async () => [];
   let live: Service['live'] | undefined;
-  let reload = (): void => {};
+  let takeOver = (_update: Update): void => {};
   const channel = new Channel(process as unknown as Port, {
     stop: () => stop(),
     report: () => report(),
     live: () => live?.(),
-    reload: () => reload(),
+    reload: (update: Update) => takeOver(update),
     heard: (segmentId: string, holders: readonly Holder[]) => finder.heard(segmentId, holders),
   });
   const finder = new RemoteFinder(channel);
-  const { secrets } = (await channel.call('welcome')) as Welcome;
+  const { secrets, values } = (await channel.call('welcome')) as Welcome;
   return {
+    values,
     secrets: secrets.map((secret) => new ServerSecret(secret)) as unknown as Member['secrets'],
     claims: new RemoteClaims(channel),
     finder,
     stopRequested,
     onReload: (callback) => {
-      reload = callback;
+      takeOver = callback;
     },
     offer: async (offer, from) => (await channel.call('offer', offer, from)) as OfferResponse,
     noteFetch: (segmentId, address) => channel.tell('noteFetch', segmentId, address),

@@ -4,17 +4,23 @@ import {
   accessSync,
   constants,
   existsSync,
-  mkdirSync,
+  mkdtempSync,
   readFileSync,
   rmdirSync,
   rmSync,
   statfsSync,
   statSync,
-  writeFileSync,
 } from 'node:fs';
 import { dirname, join, resolve as absolute } from 'node:path';
 import { isPeerDistError } from '../../../lib/errors.ts';
-import { DATA_FILE, findDamage, LmdbRecordStore, openRedis, ownerOf } from '../../../lib/stores/index.ts';
+import {
+  DATA_FILE,
+  findDamage,
+  LmdbRecordStore,
+  makeDirectory,
+  openRedis,
+  ownerOf,
+} from '../../../lib/stores/index.ts';
 import { withoutPasswords } from '../config/discretion.ts';
 import { existingSecret, SECRET_FILE } from '../kept/kept-secret.ts';
 import { type RoleName, storeDirectories } from '../roles/stores.ts';
@@ -30,10 +36,9 @@ const TIMEOUT_MS = 3_000;
 export function checkStateDirectory(directory: string): Finding {
   const what = 'state directory';
   try {
-    const made = mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const probe = join(directory, `.doctor-${process.pid}`);
-    writeFileSync(probe, '');
-    rmSync(probe);
+    const made = makeDirectory(directory);
+    // A name nobody can foresee: whoever owns the directory could have put a link there.
+    rmSync(mkdtempSync(join(directory, '.doctor-')), { recursive: true });
     if (made !== undefined) {
       // Left here it would belong to whoever asked, and not to the user that the role runs as.
       removeEmpty(directory, made);
@@ -86,10 +91,11 @@ export async function checkDisk(stateDirectory: string, role: RoleName): Promise
         'start the role: it moves the damaged store aside and begins an empty one',
       );
   }
-  const trial = join(stateDirectory, `.doctor-store-${process.pid}`);
+  let trial: string | undefined;
   let made: string | undefined;
   try {
-    made = mkdirSync(trial, { recursive: true, mode: 0o700 });
+    made = makeDirectory(stateDirectory);
+    trial = mkdtempSync(join(stateDirectory, '.doctor-'));
     const store = await LmdbRecordStore.open({ directory: trial, maxBytes: 1024 * 1024 });
     await store.close();
     return ok(what, 'a store on disk can be opened');
@@ -99,7 +105,7 @@ export async function checkDisk(stateDirectory: string, role: RoleName): Promise
       : 'see --state-dir';
     return bad(what, (error as Error).message, advice);
   } finally {
-    rmSync(trial, { recursive: true, force: true });
+    if (trial !== undefined) rmSync(trial, { recursive: true, force: true });
     if (made !== undefined) removeEmpty(stateDirectory, made);
   }
 }

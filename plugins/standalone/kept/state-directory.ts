@@ -1,16 +1,7 @@
 /** Where a role keeps what must survive a restart. */
 import { randomBytes, randomUUID } from 'node:crypto';
-import {
-  closeSync,
-  fchownSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { makeDirectory } from '../../../lib/stores/index.ts';
+import { closeSync, fchownSync, fsyncSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { PeerDistError } from '../../../lib/errors.ts';
@@ -30,7 +21,7 @@ export function keptToken(directory: string): string | undefined {
   } catch {
     const token = randomBytes(32).toString('base64url');
     try {
-      mkdirSync(directory, { recursive: true, mode: 0o700 });
+      makeDirectory(directory);
       writeFileSync(join(directory, TOKEN_FILE), token, { mode: 0o600 });
       return token;
     } catch {
@@ -66,7 +57,7 @@ export function writeAside(
   text: string,
   putInPlace: (part: string, file: string) => void,
 ): void {
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  makeDirectory(directory);
   const part = `${file}.${randomUUID()}.part`;
   const descriptor = openSync(part, 'wx', 0o600);
   try {

@@ -6,6 +6,10 @@ import { hostname } from 'node:os';
 import { closeServer, Connections, type Listener, listenOn } from './listeners.ts';
 import type { ListenAddress } from '../options/units.ts';
 
+/** Milliseconds for a request head, connections at a time. Policy. */
+const HEAD_MS = 30_000;
+const MAX_CONNECTIONS = 256;
+
 export interface AdminRoute {
   readonly method: 'GET' | 'POST';
   /** `open`: for everybody who can connect. `private`: for whoever has the token, where there is one. `own`: checks by itself. */
@@ -39,15 +43,17 @@ export class AdminListener {
   readonly server: Server;
   readonly #listener: Listener;
   readonly #host: string;
-  readonly #token: Uint8Array | undefined;
+  #token: Uint8Array | undefined;
   #face: AdminFace | undefined;
   #address: ListenAddress | undefined;
 
   private constructor({ address, token }: AdminOptions) {
     this.#host = address.host.toLowerCase();
-    this.#token = token === undefined ? undefined : digest(`Bearer ${token}`);
-    // A package may take as long as it takes; heads may not.
-    this.server = createServer({ requestTimeout: 0 }, (request, response) => this.#handle(request, response));
+    this.want(token);
+    // A package may take as long as it takes; heads may not, and Node would let them where it is told of no time for requests.
+    const timeouts = { requestTimeout: 0, headersTimeout: HEAD_MS };
+    this.server = createServer(timeouts, (request, response) => this.#handle(request, response));
+    this.server.maxConnections = MAX_CONNECTIONS;
     this.#listener = { server: this.server, connections: new Connections(this.server) };
   }
 
@@ -61,6 +67,11 @@ export class AdminListener {
   /** The port is real when 0 was asked for. */
   get address(): ListenAddress {
     return this.#address as ListenAddress;
+  }
+
+  /** Changes the token that is wanted. */
+  want(token: string | undefined): void {
+    this.#token = token === undefined ? undefined : digest(`Bearer ${token}`);
   }
 
   /** From now on there is more to say than that the service is starting. */
@@ -84,11 +95,15 @@ export class AdminListener {
       return answer(response, 404, `only /healthz, /readyz, ${Object.keys(routes).join(', ')}\n`);
     const isRead = method === 'GET' || method === 'HEAD';
     if (route.method === 'GET' ? !isRead : method !== 'POST') return answer(response, 405, `only ${route.method}\n`);
-    if (route.access === 'private' && !this.#isAdmitted(request))
+    if (route.access === 'private' && !this.#isAdmitted(request, path))
       return this.#token === undefined
         ? answer(response, 403, 'this name is not known here; ask by address, or set --admin-token\n')
         : answer(response, 401, 'the token of --admin-token is wanted\n', { 'www-authenticate': 'Bearer' });
-    return route.handle(request, response);
+    try {
+      return route.handle(request, response);
+    } catch {
+      return response.headersSent ? void response.destroy() : answer(response, 500, 'failed\n');
+    }
   }
 
   #answerReadiness(response: ServerResponse): void {
@@ -98,22 +113,15 @@ export class AdminListener {
   }
 
   /** Without a token, a page of some other site must not read this through a name of its own (DNS rebinding). */
-  #isAdmitted({ headers, url = '' }: IncomingMessage): boolean {
+  #isAdmitted({ headers }: IncomingMessage, path: string): boolean {
     if (this.#token !== undefined) return timingSafeEqual(digest(headers.authorization ?? ''), this.#token);
     // Prometheus knows this machine by many names, and what it reads names nobody.
-    if (url === '/metrics') return true;
+    if (path === '/metrics') return true;
     const name = (headers.host ?? '')
       .replace(/:\d*$/, '')
       .replace(/^\[|\]$/g, '')
       .toLowerCase();
-    const machine = hostname().toLowerCase();
-    return (
-      isIP(name) !== 0 ||
-      name === 'localhost' ||
-      name === this.#host ||
-      name === machine ||
-      name.startsWith(`${machine.replace(/\..*$/, '')}.`)
-    );
+    return isIP(name) !== 0 || name === 'localhost' || name === this.#host || name === hostname().toLowerCase();
   }
 }
 

@@ -1,4 +1,5 @@
 /** Composition of a hosted cache: store, offers, retrieval, what an administrator puts in, and a branch proxy on the same blocks if wanted. */
+import { rmSync } from 'node:fs';
 import { Server as TlsServer } from 'node:https';
 import type { TlsOptions } from 'node:tls';
 import { hashProvider, type HashProvider } from '../../../lib/crypto/index.ts';
@@ -88,7 +89,9 @@ export function createHostedCache(
     admission = createAdmission(options.allowClients),
   }: { member?: Member | undefined; admission?: Admission } = {},
 ): HostedCacheService {
-  const { offers } = options;
+  const { offers, temporaryDirectory } = options;
+  // A process that was killed has left there what it was preloading; the store is ours, so nobody else is at it.
+  if (member === undefined && temporaryDirectory !== undefined) emptied(temporaryDirectory);
   const quota = limits.kind === 'redis' ? UNKNOWN_LIMIT_QUOTA_BYTES : limits.maxBytes / 2;
   return new HostedCacheService({
     store,
@@ -103,6 +106,14 @@ export function createHostedCache(
     temporaryDirectory: options.temporaryDirectory,
     observer,
   });
+}
+
+function emptied(directory: string): void {
+  try {
+    rmSync(directory, { recursive: true, force: true });
+  } catch {
+    // Whoever cannot use the directory hears of it otherwise.
+  }
 }
 
 /** What the listener for version 1 offers speaks, apart from its certificate. */

@@ -23,6 +23,8 @@ import type { ListenAddress } from '../options/units.ts';
 
 export interface CrewPlan {
   readonly role: RoleName;
+  /** What workers are started with. */
+  readonly values: unknown;
   readonly workers: number;
   readonly admin: ListenAddress | undefined;
   readonly adminToken?: string | undefined;
@@ -111,7 +113,7 @@ async function lead(plan: CrewPlan, takeOn: (means: Means) => Promise<Duties>): 
     const duties = await takeOn({ stores: opened, observer: metrics.observer, addressOf });
     const led = (crew = new Crew({
       workers,
-      welcome: { secrets: secrets.map((secret) => secret.reveal()) },
+      welcome: { secrets: secrets.map((secret) => secret.reveal()), values: plan.values },
       metrics,
       handlers: duties.handlers,
       inspect: () => inspect(store, role),
@@ -123,6 +125,7 @@ async function lead(plan: CrewPlan, takeOn: (means: Means) => Promise<Duties>): 
       adminRoutes: duties.adminRoutes,
       display: { ...shown, role, live: () => led.live() },
       metrics: { ...metrics, exposition: () => led.exposition(), report: () => led.report() },
+      canServe: () => led.isServing,
       trouble: () => opened.trouble(),
       start: () => led.start(),
       leave: duties.leave,
@@ -139,7 +142,7 @@ async function lead(plan: CrewPlan, takeOn: (means: Means) => Promise<Duties>): 
       listeners,
       address: addressOf('clients') ?? service.address,
       failed: led.failed,
-      reload: () => led.reload(),
+      reload: (update) => led.reload(update),
     };
   } catch (error) {
     // Where the crew has started, whoever started it has ended it.

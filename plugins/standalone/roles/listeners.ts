@@ -39,6 +39,8 @@ function reason({ code, message }: NodeJS.ErrnoException): string {
 /** Connections of a server and how many exchanges each has under way: Node's own idea of idle leaves out those that never sent a request. */
 export class Connections {
   readonly #busy = new Map<Duplex, number>();
+  /** Those of a TLS listener, whether or not they have shaken hands. */
+  readonly #raw = new Set<Socket>();
   #closing = false;
 
   constructor(server: Server) {
@@ -46,6 +48,11 @@ export class Connections {
       this.#busy.set(socket, 0);
       socket.once('close', () => this.#busy.delete(socket));
     });
+    if (server instanceof TlsServer)
+      server.on('connection', (socket: Socket) => {
+        this.#raw.add(socket);
+        socket.once('close', () => this.#raw.delete(socket));
+      });
     server.on('request', ({ socket }: IncomingMessage, response: ServerResponse) => {
       this.#add(socket, 1);
       response.on('close', () => this.#add(socket, -1));
@@ -67,7 +74,7 @@ export class Connections {
 
   /** Tunnels too, of which Node knows nothing any more. */
   destroyAll(): void {
-    for (const socket of this.#busy.keys()) socket.destroy();
+    for (const socket of [...this.#busy.keys(), ...this.#raw]) socket.destroy();
   }
 
   #add(socket: Duplex, exchanges: number): void {

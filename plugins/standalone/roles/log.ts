@@ -97,9 +97,9 @@ export class Log {
     this.#logger.level = level;
   }
 
-  /** Writes what waits. Never throws. */
-  flush(): void {
-    this.#sink.flush();
+  /** Writes what waits. Never rejects. */
+  flush(): Promise<void> {
+    return this.#sink.flush();
   }
 }
 

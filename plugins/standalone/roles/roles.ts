@@ -15,7 +15,7 @@ import {
 } from '../../http-proxy/index.ts';
 import { createMetrics, type Metrics } from '../../metrics/index.ts';
 import type { Observer } from '../../../lib/observer.ts';
-import type { Live } from '../../dashboard/index.ts';
+import { type Live, MAX_SHOWN } from '../../dashboard/index.ts';
 import { AdminListener } from './admin.ts';
 import type { Exchanges } from './exchanges.ts';
 import { ownVersion } from '../version.ts';
@@ -135,7 +135,10 @@ export async function startBranch(options: BranchOptions, member?: Member): Prom
   });
   const kit = new Kit({ plugins: [blockCache], observer });
   const host = new HttpProxyHost(hostOptions(options, kit, observer));
-  const live = async (): Promise<Live> => ({ ...liveOf(options), neighbours: neighbours?.neighbours() ?? [] });
+  const live = async (): Promise<Live> => ({
+    ...liveOf(options),
+    neighbours: neighbours?.neighbours().slice(0, MAX_SHOWN) ?? [],
+  });
   const display = { ...options, role: 'branch', live };
   const peers = neighbours?.server &&
     neighbourhood?.listen && { role: 'peers' as const, server: neighbours.server, listen: neighbourhood.listen };

@@ -3,6 +3,7 @@ import cluster from 'node:cluster';
 import { existsSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { isPeerDistError } from '../../../lib/errors.ts';
+import { isLoopback } from '../../http-proxy/index.ts';
 import type { ServerSecret } from '../../../lib/protocol/pccrc/index.ts';
 import { joinCrew, type Member } from '../crew/member.ts';
 import { Exchanges } from './exchanges.ts';
@@ -12,7 +13,7 @@ import { Log } from './log.ts';
 import { readAdminToken, type RunValues } from '../options/role-options.ts';
 import type { Shown } from './roles.ts';
 import { randomSecret } from '../options/secret-options.ts';
-import type { Adjustment, Display, Service } from './service.ts';
+import type { Adjustment, Display, Service, Update } from './service.ts';
 import { writeAside } from '../kept/state-directory.ts';
 import { storeOptions } from '../options/store-options.ts';
 import type { RoleName, StoreOptions } from './stores.ts';
@@ -29,13 +30,16 @@ export interface CommonOptions extends Shown {
   readonly warn: (line: string) => void;
 }
 
-export interface RoleRun<S extends Service> {
+export interface RoleRun<S extends Service, V extends RunValues = RunValues> {
   readonly role: RoleName;
-  readonly values: RunValues;
+  readonly values: V;
   /** The server secret of the command line, if it has one. */
   readonly given?: ServerSecret | undefined;
-  /** @param secrets the current one first */
-  readonly start: (common: CommonOptions, secrets: Secrets, member: Member | undefined) => Promise<S>;
+  /**
+   * @param values those that apply: in a worker, its leader's
+   * @param secrets the current one first
+   */
+  readonly start: (values: V, common: CommonOptions, secrets: Secrets, member: Member | undefined) => Promise<S>;
   readonly lead: (plan: CrewPlan) => Promise<S>;
   /** What the process does besides that is alone, or leads. */
   readonly also?: ((service: S, log: Log) => Promise<void>) | undefined;
@@ -47,26 +51,26 @@ export interface RoleRun<S extends Service> {
   }>;
 }
 
-export async function runRole<S extends Service>(
+export async function runRole<S extends Service, V extends RunValues>(
   terminal: Terminal,
   exit: (code: number) => void,
-  run: RoleRun<S>,
+  run: RoleRun<S, V>,
 ): Promise<void> {
+  if (cluster.isWorker) return work(terminal, exit, run);
   const { values } = run;
   const log = await Log.open(values, terminal, values.site);
   try {
-    if (cluster.isWorker) await work(terminal, exit, log, run);
-    else await carry(terminal, exit, log, run);
+    return await carry(terminal, exit, log, run);
   } finally {
-    log.flush();
+    await log.flush();
   }
 }
 
-async function carry<S extends Service>(
+async function carry<S extends Service, V extends RunValues>(
   terminal: Terminal,
   exit: (code: number) => void,
   log: Log,
-  { role, values, given, start, lead, also, reread }: RoleRun<S>,
+  { role, values, given, start, lead, also, reread }: RoleRun<S, V>,
 ): Promise<void> {
   const warn = (line: string): void => log.warn(line);
   // While it starts there is nothing to change yet, and a signal is no reason to die.
@@ -79,6 +83,8 @@ async function carry<S extends Service>(
   const store = storeOptions(values, role, () => secrets);
   const admin = values.admin === false ? undefined : values.admin;
   const adminToken = readAdminToken(values);
+  if (admin !== undefined && adminToken === undefined && !isLoopback(admin.host))
+    warn('other machines can reach the admin listener, and no token is wanted there: see --admin-token');
   const shown = {
     ...shownOf(values, log),
     keeper: store.kind === 'memory' ? undefined : keeper(values.stateDir, role),
@@ -86,8 +92,8 @@ async function carry<S extends Service>(
   const { workers } = values;
   const service =
     workers > 1
-      ? await lead({ role, workers, admin, adminToken, shown, store, secrets, warn })
-      : await start({ admin, adminToken, ...shown, store, warn }, secrets, undefined);
+      ? await lead({ role, values, workers, admin, adminToken, shown, store, secrets, warn })
+      : await start(values, { admin, adminToken, ...shown, store, warn }, secrets, undefined);
   for (const listener of service.listeners) {
     const { role: purpose, scheme, address } = listener;
     log.info(`listening on ${scheme}://${formatListen(address)}${purpose === 'clients' ? '' : ` (${purpose})`}`);
@@ -105,22 +111,25 @@ async function carry<S extends Service>(
   exit(1);
 }
 
-async function work<S extends Service>(
-  { stopRequested, onReload }: Terminal,
+async function work<S extends Service, V extends RunValues>(
+  terminal: Terminal,
   exit: (code: number) => void,
-  log: Log,
-  { role, values, start, reread }: RoleRun<S>,
+  { role, start }: RoleRun<S, V>,
 ): Promise<void> {
+  const { stopRequested, onReload } = terminal;
   // A signal to all processes at once is for the one that leads, which tells the others.
   onReload(() => {});
   const member = await joinCrew();
+  // Not what its own file says, which may have changed since: workers are alike.
+  const values = member.values as V;
+  const log = await Log.open(values, terminal, values.site);
   try {
     const store = storeOptions(values, role, () => member.secrets);
     // Its leader says what is to be said.
     const common = { admin: undefined, adminToken: undefined, ...shownOf(values, log), store, warn: () => {} };
-    const service = await start(common, member.secrets, member);
+    const service = await start(values, common, member.secrets, member);
+    member.onReload((update) => takeOver(service, log, update));
     member.ready(service);
-    member.onReload(() => void reload(service, log, reread, true));
     await Promise.race([member.stopRequested, stopRequested]);
     await service.stop(values.drainTimeout);
   } catch (error) {
@@ -129,29 +138,29 @@ async function work<S extends Service>(
     await member.fail(error.message);
     exit(2);
   }
-  log.flush();
-  process.disconnect();
+  await log.flush();
 }
 
-/** Takes over what can be changed while the service runs. What is wrong, or needs a restart, is said and changes nothing. */
-async function reload<S extends Service>(
-  service: S,
-  log: Log,
-  reread: RoleRun<S>['reread'],
-  isQuiet = false,
-): Promise<void> {
+/** Reads the configuration anew. What is wrong, or needs a restart, is said and changes nothing. */
+async function reload<S extends Service>(service: S, log: Log, reread: RoleRun<S>['reread']): Promise<void> {
   try {
     const { values, changed, adjustment } = await reread();
-    log.setLevel(values.logLevel);
-    log.isAccessLogged = values.accessLog;
-    service.adjust?.(adjustment);
-    service.reload?.();
-    if (isQuiet) return;
+    const { logLevel, accessLog } = values;
+    const update = { logLevel, accessLog, adjustment };
+    takeOver(service, log, update);
+    service.reload?.(update);
     log.info('the configuration was read anew');
     if (changed.length > 0) log.warn(`a restart is needed for ${changed.join(', ')}; going on as before`);
   } catch (error) {
-    if (!isQuiet) log.error(`the configuration is not taken over: ${(error as Error).message}`);
+    log.error(`the configuration is not taken over: ${(error as Error).message}`);
   }
+}
+
+/** What can fail comes first, so that all of it is taken over or nothing. */
+function takeOver(service: Service, log: Log, { logLevel, accessLog, adjustment }: Update): void {
+  service.adjust?.(adjustment);
+  log.setLevel(logLevel);
+  log.isAccessLogged = accessLog;
 }
 
 function shownOf({ site, dashboardNames }: RunValues, log: Log): Shown {

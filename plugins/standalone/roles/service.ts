@@ -6,6 +6,7 @@ import type { TlsIdentity } from '../../http-proxy/index.ts';
 import type { Metrics } from '../../metrics/index.ts';
 import { type AdminListener, type AdminRoutes, answer, type Readiness } from './admin.ts';
 import { closeServer, Connections, type Listener, listenOn } from './listeners.ts';
+import type { LogValues } from './log.ts';
 import type { ListenAddress } from '../options/units.ts';
 import { ownVersion } from '../version.ts';
 
@@ -37,6 +38,8 @@ export interface ServiceParts {
   readonly adminRoutes?: AdminRoutes | undefined;
   readonly display: Display;
   readonly metrics: Metrics;
+  /** Whether it can take requests, beside what is known here. @default always */
+  readonly canServe?: (() => boolean) | undefined;
   /** What does not work although the service does, in words. */
   readonly trouble?: (() => string | undefined) | undefined;
   /** Told of every listener before it is opened. */
@@ -57,10 +60,19 @@ export interface OpenListener {
   readonly address: ListenAddress;
 }
 
+/** What a configuration that was read anew brings. */
+export interface Update {
+  readonly logLevel: LogValues['logLevel'];
+  readonly accessLog: boolean;
+  readonly adjustment: Adjustment;
+}
+
 /** What can be changed while a service runs; what is undefined stays as it is by default. */
 export interface Adjustment {
   /** Networks that may connect. */
   readonly allowClients?: readonly string[] | undefined;
+  /** What the admin listener wants. */
+  readonly adminToken?: string | undefined;
   /** Certificate and key of the listener that has one. */
   readonly tls?: TlsIdentity | undefined;
 }
@@ -78,8 +90,8 @@ export interface Service {
   addressOf(role: ListenerRole): ListenAddress | undefined;
   /** Changes what can be changed while it runs. */
   readonly adjust?: ((adjustment: Adjustment) => void) | undefined;
-  /** Has other processes read their configuration anew, where there are such. */
-  readonly reload?: (() => void) | undefined;
+  /** Has other processes take over what this one has, where there are such. */
+  readonly reload?: ((update: Update) => void) | undefined;
   /** Lets running exchanges end for up to `graceMs`, then cuts them. Never rejects. */
   stop(graceMs?: number): Promise<void>;
 }
@@ -96,6 +108,7 @@ export async function startService({
   adminRoutes = {},
   display,
   metrics,
+  canServe = () => true,
   trouble = () => undefined,
   onServer,
   start,
@@ -124,7 +137,7 @@ export async function startService({
       open.push({ role, scheme: server instanceof TlsServer ? 'https' : 'http', address });
     }
     if (admin !== undefined) {
-      const readiness = (): Readiness => ({ isReady: !isDraining, trouble: trouble() });
+      const readiness = (): Readiness => ({ isReady: !isDraining && canServe(), trouble: trouble() });
       dashboard = createDashboard(display, metrics, readiness);
       admin.show({ readiness, routes: { ...adminRoutes, ...routesOf(metrics, dashboard) } });
       open.splice(1, 0, { role: 'admin', scheme: 'http', address: admin.address });
@@ -135,7 +148,10 @@ export async function startService({
       address: addressOf(listeners[0]?.role ?? 'clients') ?? NOWHERE,
       metrics,
       live: display.live,
-      adjust: parts.adjust,
+      adjust: (adjustment) => {
+        parts.adjust?.(adjustment);
+        admin?.want(adjustment.adminToken);
+      },
       addressOf,
       stop,
     };
