@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../../lib/clock.ts';
 import type { ProxyResponse, RequestWatcher } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
+import { isPeerDistError } from '../../lib/errors.ts';
 import { fieldValue } from '../../lib/http/index.ts';
 
 /** `complete`: the client was given the whole answer; `left`: it went away before; `broken`: the answer broke off, or its time was up. */
@@ -16,6 +17,8 @@ export interface ExchangeEnd {
   readonly bytes: number;
   readonly seconds: number;
   readonly outcome: Outcome;
+  /** Code of the error that was answered, or that broke the answer off. */
+  readonly error?: string | undefined;
 }
 
 /** Follows one exchange. Its functions must be quick and must not throw. */
@@ -40,6 +43,7 @@ export class Exchange {
   readonly #startedAt: number;
   readonly #watcher: ExchangeWatcher | undefined;
   #isBroken = false;
+  #error: string | undefined;
   #isOver = false;
   /** Bytes of the answer, once all of it is written. */
   #wholeBytes: number | undefined;
@@ -73,6 +77,11 @@ export class Exchange {
     this.#wholeBytes = this.#count();
   }
 
+  /** Something failed; the client is told, or sees it. */
+  fails(error: unknown): void {
+    this.#error = isPeerDistError(error) ? error.code : 'ERR_INTERNAL';
+  }
+
   /** The answer breaks off, for a reason that is not the client's. */
   breaks(): void {
     this.#isBroken = true;
@@ -95,7 +104,7 @@ export class Exchange {
   #settle(status: number, isWhole: boolean): ExchangeEnd {
     const bytes = this.#wholeBytes ?? this.#count();
     const outcome = isWhole ? 'complete' : this.#isBroken ? 'broken' : 'left';
-    return { status, bytes, seconds: (this.#clock.now() - this.#startedAt) / 1000, outcome };
+    return { status, bytes, seconds: (this.#clock.now() - this.#startedAt) / 1000, outcome, error: this.#error };
   }
 
   /** From now on they belong to this exchange. */

@@ -217,6 +217,7 @@ export class HttpProxyHost {
       const response = await this.#chain(request);
       await sendResponse(exchange.answered(response), client, this.#rules.viaName, idleMs, () => exchange.breaks());
     } catch (error) {
+      exchange.fails(departure.expired ?? error);
       if (client.headersSent || client.destroyed) {
         if (!client.destroyed) exchange.breaks();
         client.destroy();
@@ -246,6 +247,7 @@ export class HttpProxyHost {
       const tunnel = this.#observedBy(exchange);
       exchange.endTunnel(await connectTunnel({ scheme: 'http', hostname, port }, address, client, tunnel));
     } catch (error) {
+      exchange.fails(error);
       exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
     }
   }
@@ -268,6 +270,7 @@ export class HttpProxyHost {
       const response = exchange.answered(await this.#chain(request));
       return exchange.endTunnel(await answerOnSocket(message, client, response, this.#tunnel));
     } catch (error) {
+      exchange.fails(error);
       return exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
     }
   }

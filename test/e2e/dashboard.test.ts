@@ -126,7 +126,7 @@ await t.test('its numbers are those of /metrics, and names are text', async (tes
   await page.getByText(size(saved), { exact: true }).first().waitFor();
   test.match(await sources(page), {
     'own store': size(delivered.store),
-    'origin, over the WAN': size(delivered.origin),
+    'as it came from the origin': size(delivered.origin),
     'WAN: hashes': size(wan.information),
     'WAN: missing parts': size(wan.missing),
     'WAN: whole bodies': size(wan.plain),

@@ -14,7 +14,7 @@
     hosted_cache: 'hosted cache',
     uploaded: 'given to clients as a hosted cache',
     described: 'sent as hashes instead',
-    origin: 'origin, over the WAN',
+    origin: 'as it came from the origin',
   };
   const STORES = { block: 'blocks', content_information: 'content information' };
   const STATES = {
@@ -50,10 +50,12 @@
     set('saved', bytes(savedBytes));
     const served = savedBytes + totals.wan;
     const share = served > 0 ? `, ${format((savedBytes / served) * 100, 'percent')} saved` : '';
+    // Head office does not see what clients have already, nor that they fetch hashes of what they have just got.
+    const hint = role === 'reverse' ? ' An estimate: whole bodies are not in it; the branches know better.' : '';
     const clients = role === 'reverse' ? 'Clients that understand hashes asked for' : 'Clients got';
     set(
       'saved-words',
-      `${clients} ${bytes(served)}; ${bytes(totals.wan)} of it crossed the WAN${share}, since the start.`,
+      `${clients} ${bytes(served)}; ${bytes(totals.wan)} of it crossed the WAN${share}, since the start.${hint}`,
     );
     for (const span of ['hour', 'day', 'week']) set(`saved-${span}`, bytes(saved[span]));
   }
@@ -109,7 +111,9 @@
     list(
       'contents',
       live.contents.map(({ url, savedBytes, requests }) =>
-        make('li', [`${url}: ${bytes(savedBytes)} saved in ${format(requests, 'count')} requests`]),
+        make('li', [
+          `${url}: ${bytes(savedBytes)} saved, ${format(requests, 'count')} ${requests === 1 ? 'request' : 'requests'}`,
+        ]),
       ),
       'nothing yet',
     );

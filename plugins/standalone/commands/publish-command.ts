@@ -19,7 +19,7 @@ import {
 import { ownerOf } from '../../../lib/stores/index.ts';
 import { createContentServer } from '../../content-server/index.ts';
 import { parseOrigin } from '../../http-proxy/index.ts';
-import { fileOrigin } from './file-origin.ts';
+import { compareWithOrigin, fileOrigin } from './file-origin.ts';
 import { keptSecret } from '../kept/kept-secret.ts';
 import { ownership } from '../kept/kept-stores.ts';
 import { ProgressBar } from '../progress.ts';
@@ -163,12 +163,13 @@ class Publisher {
         'ERR_PEERDIST_LIMIT',
         `smaller than ${formatBytes(this.#minBytes)}: such files are not published`,
       );
+    await compareWithOrigin(requestTo(place, {}), file, length, this.#ca);
     const kit = new Kit({
       plugins: [
         createContentServer({ peerdist: this.#peerdist, minBytes: this.#minBytes, records: this.#stores.records }),
       ],
     });
-    const through = kit.through(fileOrigin(file, length, this.#ca));
+    const through = kit.through(fileOrigin(file, this.#ca));
     await kit.start();
     try {
       const first = await through(requestTo(place, FIELDS));

@@ -104,7 +104,7 @@ export const reverseRole: RoleDefinition<ReverseValues> = {
   },
   check(values, sourceOf) {
     // Not Commander's requiredOption: that would complain before it has noticed a mistyped `--orign`.
-    originOf(values);
+    assertElsewhere(originOf(values), values.listen);
     readSecret(values, () => {}, sourceOf);
     if (values.minSize > values.maxSize)
       throw new PeerDistError(
@@ -222,6 +222,15 @@ function branchOptions(values: BranchValues): Omit<Parameters<typeof startBranch
 function originOf({ origin }: ReverseValues): string {
   if (origin !== undefined) return origin;
   throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', 'reverse needs --origin URL');
+}
+
+/** A proxy that is its own origin would only find out when somebody asks. */
+function assertElsewhere(origin: string, { host, port }: ListenAddress): void {
+  const { hostname, port: given, protocol } = new URL(origin);
+  const theirs = Number(given || (protocol === 'https:' ? 443 : 80));
+  const isHere = hostname === host || (/^(?:localhost|127\.)/.test(hostname) && /^(?:0\.0\.0\.0|::|127\.)/.test(host));
+  if (isHere && theirs === port)
+    throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', '--origin is where --listen is: the proxy would ask itself');
 }
 
 /** A host that never listens finds what is wrong with its options. */

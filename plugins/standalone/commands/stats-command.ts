@@ -69,7 +69,11 @@ async function savingsOf({ host, port }: ListenAddress, token: string | undefine
   }
   const text = Buffer.concat(chunks).toString();
   if (response.statusCode !== 200)
-    throw new Error(printable(text.split('\n')[0] || `it answered ${response.statusCode}`));
+    throw new Error(
+      response.headers['content-type'] === 'text/plain'
+        ? printable(text.split('\n')[0] || `it answered ${response.statusCode}`)
+        : 'this is no admin listener of peerdist',
+    );
   const found = parsed(text);
   if (isSavings(found)) return { ...found, ...(found.site === undefined ? {} : { site: printable(found.site) }) };
   throw new Error('this is no admin listener of peerdist');

@@ -89,6 +89,12 @@ function explain(
   if (keyword === 'additionalProperties') {
     const unknown = (params as { additionalProperty: string }).additionalProperty;
     const known = section === undefined ? commands.map((command) => command.name()) : keysIn(section, commands);
+    if (section === undefined && commands.some((command) => keysIn(command.name(), commands).includes(unknown)))
+      return wrong(`${locate([unknown])}: ${short(unknown)}: belongs into a section: ${known.join(', ')}`);
+    if (/^no-/.test(unknown) && known.includes(unknown.slice(3)))
+      return wrong(
+        `${locate([...path, unknown])}: ${[...path, short(unknown)].join('.')}: write ${unknown.slice(3)}: false`,
+      );
     const nearest = closestMatch(unknown, known, { maxDistance: Math.max(3, Math.ceil(unknown.length / 2)) });
     const what = section === undefined ? 'no such section' : 'no such key';
     const hint = nearest === undefined ? `; there are ${known.join(', ')}` : `; did you mean ${nearest}?`;

@@ -28,9 +28,10 @@ export async function startTwoBranches(): Promise<{
   const lan = await loopbackLan();
   const discovery =
     lan === undefined ? ['--no-discovery'] : ['--discovery-interface', lan.name, '--discovery-port', String(lan.port)];
-  const first = await startBranchProcess(discovery);
+  const first = await startBranchProcess([...discovery, '--site', 'branch A']);
   try {
-    const second = await startBranchProcess(lan === undefined ? [...discovery, '--peer', first.peers] : discovery);
+    const known = lan === undefined ? ['--peer', first.peers] : [];
+    const second = await startBranchProcess([...discovery, ...known, '--site', 'branch B']);
     return { branches: [first, second], areFound: lan !== undefined };
   } catch (error) {
     await first.stop();

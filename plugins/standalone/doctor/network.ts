@@ -34,8 +34,8 @@ function originFinding(origin: string, status: number, hasValidator: boolean): F
   if (status === 200 && !hasValidator)
     return warning(
       what,
-      `${origin} answers, without ETag and Last-Modified`,
-      'only answers that have one of them are published; switch it on in the web server',
+      `${origin}/ answers, without ETag and Last-Modified`,
+      'only answers that have one of them are published; if what clients download has them (curl -I), all is well',
     );
   return ok(what, `${origin} answers ${status}`);
 }

@@ -89,6 +89,7 @@ export class AdminListener {
     if (path === '/healthz') return answer(response, 200, 'ok\n');
     if (path === '/readyz') return this.#answerReadiness(response);
     if (this.#face === undefined) return answer(response, 503, 'starting\n');
+    if (path === '/') return answer(response, 302, 'see /dashboard\n', { location: 'dashboard' });
     const { routes } = this.#face;
     const route = Object.hasOwn(routes, path) ? routes[path] : undefined;
     if (route === undefined)

@@ -106,7 +106,7 @@ class Following implements ExchangeWatcher {
     return { url: this.url, seconds, sentBytes: this.#exchange.sentBytes, length: this.#length };
   }
 
-  line({ status, bytes, seconds, outcome }: ExchangeEnd): Parameters<Log['request']>[0] {
+  line({ status, bytes, seconds, outcome, error }: ExchangeEnd): Parameters<Log['request']>[0] {
     return {
       client: plainAddress(this.#message.socket.remoteAddress),
       method: this.#message.method ?? '',
@@ -115,6 +115,7 @@ class Following implements ExchangeWatcher {
       bytes,
       seconds: Math.round(seconds * 1e6) / 1e6,
       outcome,
+      error,
       lookup: this.#lookup,
       from: this.#from,
       wan: this.#wanBytes === 0 ? undefined : this.#wanBytes,

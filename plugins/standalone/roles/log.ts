@@ -45,6 +45,8 @@ export interface RequestLine {
   readonly bytes: number;
   readonly seconds: number;
   readonly outcome: string;
+  /** Code of what went wrong. */
+  readonly error?: string | undefined;
   readonly lookup?: string | undefined;
   /** Body bytes by where they came from, those that are not 0. */
   readonly from?: Readonly<Record<string, number>> | undefined;
@@ -109,15 +111,18 @@ async function prettyStream({ stream, isTerminal }: LogSink): Promise<Destinatio
   const pretty = prettyFactory({
     colorize: isTerminal,
     translateTime: 'SYS:HH:MM:ss',
-    ignore: 'site,client,method,url,status,bytes,seconds,outcome,lookup,from,wan',
+    ignore: 'site,client,method,url,status,bytes,seconds,outcome,error,lookup,from,wan',
     messageFormat: (log, messageKey) =>
       log['method'] === undefined ? String(log[messageKey]) : requestText(log as unknown as RequestLine),
   });
   return { write: (line) => stream.write(pretty(line)) };
 }
 
-function requestText({ method, url, status, bytes, seconds, outcome, from = {} }: RequestLine): string {
+function requestText(line: RequestLine): string {
+  const { client, method, url, status, bytes, seconds, outcome, error, lookup, from = {} } = line;
   const sources = Object.entries(from).map(([source, count]) => `${source} ${formatBytes(count)}`);
-  const ended = outcome === 'complete' ? '' : ` (${outcome})`;
-  return `${method} ${url} ${status}, ${formatBytes(bytes)} in ${seconds.toFixed(3)} s${ended}${sources.length === 0 ? '' : `: ${sources.join(', ')}`}`;
+  const notes = [outcome === 'complete' ? undefined : outcome, error, lookup].filter((note) => note !== undefined);
+  const noted = notes.length === 0 ? '' : ` (${notes.join(', ')})`;
+  const sourced = sources.length === 0 ? '' : `: ${sources.join(', ')}`;
+  return `${client} ${method} ${url} ${status}, ${formatBytes(bytes)} in ${seconds.toFixed(3)} s${noted}${sourced}`;
 }

@@ -105,6 +105,7 @@ async function carry<S extends Service, V extends RunValues>(
   ]);
   await also?.(service, log);
   const failure = await stopped;
+  log.info(`ending; what is being sent gets up to ${values.drainTimeout / 1000} s`);
   await service.stop(values.drainTimeout);
   if (failure === undefined) return;
   terminal.warn(`peerdist: ${failure}`);
