@@ -45,8 +45,10 @@ function openLog(): LogSink {
           clearTimeout(deadline);
           resolve();
         };
-        stream.flush(done);
+        // It closes when the last line is written, and fails when nobody is there to read it.
         stream.once('close', done);
+        stream.once('error', done);
+        stream.end();
       }),
   };
 }

@@ -16,6 +16,6 @@ export interface Terminal {
 export interface LogSink {
   readonly stream: DestinationStream;
   readonly isTerminal: boolean;
-  /** Writes what waits. Never rejects. */
+  /** Writes what waits; nothing is taken any more. Never rejects. */
   readonly flush: () => Promise<void>;
 }

@@ -312,7 +312,7 @@ await t.test('what is wrong on the command line or around it: one clear line and
   test.ok(spawned.length > 8 && within.length > 15);
   const attempt = async (each: (typeof cases)[number], result: Promise<Finished>): Promise<void> => {
     try {
-      check(await inTime(result, 'the end', 4_000), ...each);
+      check(await inTime(result, 'the end', 15_000), ...each);
     } catch (error) {
       test.fail(`${each[0].join(' ').replaceAll(directory, '')}: ${(error as Error).message.slice(-60)}`);
     }

@@ -148,7 +148,7 @@ async function together(test: Test, script: string, count: number): Promise<unkn
     for (const child of children) child.kill('SIGKILL');
   });
   const said = async (child: ChildProcess): Promise<unknown> => ((await once(child, 'message')) as [unknown])[0];
-  await inTime(Promise.all(children.map(said)), 'processes start', 20_000);
+  await inTime(Promise.all(children.map(said)), 'processes start', 60_000);
   const answers = Promise.all(children.map(said));
   for (const child of children) child.send('go');
   return inTime(answers, 'processes answer', 20_000);

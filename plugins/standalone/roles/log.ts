@@ -99,7 +99,7 @@ export class Log {
     this.#logger.level = level;
   }
 
-  /** Writes what waits. Never rejects. */
+  /** Writes what waits, at the end. Never rejects. */
   flush(): Promise<void> {
     return this.#sink.flush();
   }
