@@ -110,7 +110,6 @@ await t.test(
       /default-src 'none'.*frame-ancestors 'none'/,
     );
     for (const path of [
-      '/',
       '/metrics/',
       '//metrics',
       '/dashboard/../metrics',

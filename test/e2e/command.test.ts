@@ -365,7 +365,8 @@ await t.test('reverse and branch: what they print, /healthz, /metrics', async (t
     const metrics = await ask(admin, '/metrics');
     test.match(metrics.headers['content-type'], /^text\/plain; version=0\.0\.4/);
     test.match(metrics.body.toString(), /^peerdist_exchanges_total\{status="2xx"\} 0$/m);
-    test.equal((await ask(admin, '/')).status, 404);
+    test.equal((await ask(admin, '/nowhere')).status, 404);
+    test.equal((await ask(admin, '/')).headers['location'], 'dashboard');
     test.equal((await ask(admin, '/metrics', { method: 'POST' })).status, 405);
     test.equal((await ask(role.port, '/metrics')).status, role === reverse ? 404 : 400, 'not among the traffic');
   }

@@ -452,9 +452,10 @@ await t.test('stats: of real services, and of what is none', async (test) => {
       what,
     );
   }
+  const TEXT = { 'content-type': 'text/plain' };
   const rude = await listen(
     test,
-    createServer((_request, response) => void response.writeHead(500).end('\u001b[31mno\u009b')),
+    createServer((_request, response) => void response.writeHead(500, TEXT).end('\u001b[31mno\u009b')),
   );
   const { stderr } = await runInside(['stats', `127.0.0.1:${rude}`]);
   test.match(stderr, /^peerdist: 127\.0\.0\.1:\d+: \?\[31mno\?\n$/);
