@@ -33,12 +33,17 @@ function openLog(): LogSink {
   const whole = cluster.isWorker ? { maxWrite: WHOLE_WRITE_BYTES } : {};
   const stream = pino.destination({ dest: 1, sync: false, maxLength: MAX_WAITING_BYTES, ...whole });
   // Whoever reads the log may go away; the service does not.
-  stream.on('error', () => {});
+  let isBroken = false;
+  stream.on('error', () => {
+    isBroken = true;
+  });
   return {
     stream,
     isTerminal: process.stdout.isTTY,
     flush: () =>
       new Promise((resolve) => {
+        // What nobody reads is not waited for.
+        if (isBroken) return resolve();
         // A reader that stands still holds a write that nothing else can end: it must not hold the process.
         const deadline = setTimeout(() => process.kill(process.pid, 'SIGKILL'), FLUSH_MS);
         const done = (): void => {
@@ -48,7 +53,7 @@ function openLog(): LogSink {
         // It closes when the last line is written, and fails when nobody is there to read it.
         stream.once('close', done);
         stream.once('error', done);
-        stream.end();
+        return stream.end();
       }),
   };
 }

@@ -170,7 +170,7 @@ await t.test(
         rude.write(head, () => rude.resetAndDestroy());
         await once(rude, 'close');
       }
-      test.ok((await ask(port, '/')).status >= 400, 'it still answers');
+      test.ok((await ask(port, '/nowhere')).status >= 400, 'it still answers');
     }
   },
 );

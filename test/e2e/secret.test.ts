@@ -148,7 +148,7 @@ async function together(test: Test, script: string, count: number): Promise<unkn
     for (const child of children) child.kill('SIGKILL');
   });
   const said = async (child: ChildProcess): Promise<unknown> => ((await once(child, 'message')) as [unknown])[0];
-  await inTime(Promise.all(children.map(said)), 'processes start', 60_000);
+  await inTime(Promise.all(children.map(said)), 'processes start', 20_000);
   const answers = Promise.all(children.map(said));
   for (const child of children) child.send('go');
   return inTime(answers, 'processes answer', 20_000);
@@ -157,7 +157,7 @@ async function together(test: Test, script: string, count: number): Promise<unkn
 await t.test('processes that start at once have one secret, while others read whole files', async (test) => {
   const { path } = place(test);
   const directories = Array.from({ length: 25 }, (_, index) => path(`state-${index}`));
-  const module = new URL('../../plugins/standalone/kept-secret.js', import.meta.url);
+  const module = new URL('../../plugins/standalone/kept/kept-secret.js', import.meta.url);
   writeFileSync(
     path('first-use.mjs'),
     `import { keptSecret, rotateSecret } from ${JSON.stringify(module.href)};

@@ -297,7 +297,7 @@ await t.test('each mistake in a file is one line with file, line and key', async
     [
       'flag in place of its key',
       'branch:\n  no-access-log: true\n',
-      /:2: branch\.no-access-log: no such key; did you mean access-log\?/,
+      /:2: branch\.no-access-log: write access-log: false/,
     ],
     ['what is about the command line', 'branch:\n  config: x\n', /:2: branch\.config: no such key/],
     ['__proto__', '{"branch": {"__proto__": {"memory": 1}}}', /:1: branch\.__proto__: no such key/],
