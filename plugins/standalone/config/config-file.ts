@@ -91,7 +91,7 @@ function explain(
     const known = section === undefined ? commands.map((command) => command.name()) : keysIn(section, commands);
     if (section === undefined && commands.some((command) => keysIn(command.name(), commands).includes(unknown)))
       return wrong(`${locate([unknown])}: ${short(unknown)}: belongs into a section: ${known.join(', ')}`);
-    if (/^no-/.test(unknown) && known.includes(unknown.slice(3)))
+    if (unknown.startsWith('no-') && known.includes(unknown.slice(3)))
       return wrong(
         `${locate([...path, unknown])}: ${[...path, short(unknown)].join('.')}: write ${unknown.slice(3)}: false`,
       );
