@@ -13,6 +13,7 @@ const MAX_WAITING_BYTES = 8 * 1024 * 1024;
 const FLUSH_MS = 3_000;
 
 grantHeapSlack();
+leaveOut('DEP0060');
 const stopRequested = new Promise<void>((resolve) => {
   process.once('SIGINT', () => resolve());
   process.once('SIGTERM', () => resolve());
@@ -56,4 +57,12 @@ function openLog(): LogSink {
         return stream.end();
       }),
   };
+}
+
+/** `http-proxy` calls what Node 22 deprecates: those who run this can do nothing about it. @param code of the warning that is not printed */
+function leaveOut(code: string): void {
+  const emit = process.emitWarning.bind(process) as (...args: unknown[]) => void;
+  process.emitWarning = ((...args: unknown[]) => {
+    if (!args.includes(code)) emit(...args);
+  }) as typeof process.emitWarning;
 }

@@ -368,7 +368,7 @@ await t.test('what is said can be less, or prettier', async (test) => {
   test.same([plain.stderr, quiet.stderr, warn.stderr, silent.stderr, pretty.stderr], ['', '', '', '', '']);
   test.match(
     pretty.stdout,
-    /^\[?\d\d:\d\d:\d\d\]? INFO: GET http:\/\/127\.0\.0\.1:9\/%22x%22 502, .* in \d\.\d{3} s$/m,
+    /^\[?\d\d:\d\d:\d\d\]? INFO: 127\.0\.0\.1 GET http:\/\/127\.0\.0\.1:9\/%22x%22 502, .* in \d\.\d{3} s \(.*\)$/m,
   );
   test.match(pretty.stdout, /INFO: listening on http:\/\/127/);
   test.notOk(hasControls(pretty.stdout, '\n'), 'no colours where nobody looks');
