@@ -62,7 +62,7 @@ function openLog(): LogSink {
 /** `http-proxy` calls what Node 22 deprecates: those who run this can do nothing about it. @param code of the warning that is not printed */
 function leaveOut(code: string): void {
   const emit = process.emitWarning.bind(process) as (...args: unknown[]) => void;
-  process.emitWarning = ((...args: unknown[]) => {
+  process.emitWarning = (...args: unknown[]) => {
     if (!args.includes(code)) emit(...args);
-  }) as typeof process.emitWarning;
+  };
 }
