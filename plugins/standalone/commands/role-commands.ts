@@ -73,7 +73,7 @@ interface BranchValues extends CommonValues, PeerValues {
   readonly maxUploads: number;
 }
 
-export const ORIGIN = checked('an origin like http://host:port', parseOrigin);
+const ORIGIN = checked('an origin like http://host:port', parseOrigin);
 export const NETWORK = checked('a network like 10.0.0.0/8, or an address', (text) => networkSet([text]));
 
 export const reverseRole: RoleDefinition<ReverseValues> = {

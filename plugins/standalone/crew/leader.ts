@@ -73,11 +73,6 @@ export class Crew {
     return this.#listeners;
   }
 
-  /** Workers that take part. */
-  get size(): number {
-    return this.#fellows.size;
-  }
-
   /**
    * Resolves when every worker listens.
    *

@@ -5,7 +5,7 @@ import { flag, oneOf, setting } from '../options/settings.ts';
 import type { LogSink, Terminal } from '../terminal.ts';
 import { formatBytes } from '../options/units.ts';
 
-export const LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
+const LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 
 export interface LogValues {
   readonly logLevel: (typeof LEVELS)[number];

@@ -99,7 +99,7 @@ export interface Service {
 /** Address of a service whose listeners are all in other processes. */
 const NOWHERE: ListenAddress = { host: '', port: 0 };
 /** Milliseconds running exchanges get at shutdown. Policy, not protocol. */
-export const GRACE_MS = 10_000;
+const GRACE_MS = 10_000;
 
 /** @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` when an address cannot be listened on */
 export async function startService({
