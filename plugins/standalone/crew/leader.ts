@@ -10,6 +10,7 @@ import type { OpenListener, Update } from '../roles/service.ts';
 import { Channel, type Handlers } from './channel.ts';
 import { ClaimsDesk } from './claims.ts';
 import type { Welcome } from './member.ts';
+import { inTime } from '../in-time.ts';
 
 export interface CrewOptions {
   readonly workers: number;
@@ -107,7 +108,10 @@ export class Crew {
   /** What all workers are doing; one that does not say so in time is left out. */
   async live(): Promise<Live> {
     const asked = [...this.#fellows.values()].map(({ channel }) =>
-      inTime(channel.call('live').then((live) => live as Live)),
+      inTime(
+        channel.call('live').then((live) => live as Live),
+        REPORT_TIMEOUT_MS,
+      ),
     );
     const answers = await Promise.all(asked);
     return mergeLive(answers.filter((live) => live !== undefined));
@@ -197,18 +201,13 @@ export class Crew {
   async #countEach(): Promise<void> {
     this.#sum.add(LEADER, await this.#options.metrics.report());
     const asked = [...this.#fellows].map(([id, { channel }]) =>
-      inTime(channel.call('report').then((report) => this.#report(id, report as MetricsReport))),
+      inTime(
+        channel.call('report').then((report) => this.#report(id, report as MetricsReport)),
+        REPORT_TIMEOUT_MS,
+      ),
     );
     await Promise.all(asked);
   }
-}
-
-/** An answer of a worker; undefined where it does not come in time, or not at all. */
-async function inTime<T>(answer: Promise<T>): Promise<T | undefined> {
-  const timeout = new Promise<undefined>((resolve) => {
-    setTimeout(() => resolve(undefined), REPORT_TIMEOUT_MS).unref();
-  });
-  return Promise.race([answer.catch(() => undefined), timeout]);
 }
 
 async function dismiss(worker: Worker, channel: Channel, graceMs: number): Promise<void> {

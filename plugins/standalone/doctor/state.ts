@@ -26,6 +26,7 @@ import { existingSecret, SECRET_FILE } from '../kept/kept-secret.ts';
 import { type RoleName, storeDirectories } from '../roles/stores.ts';
 import { formatBytes } from '../options/units.ts';
 import { bad, type Finding, ok, skipped, warning } from './finding.ts';
+import { inTime } from '../in-time.ts';
 
 /** Bytes of a server secret below which it can be guessed. Policy. */
 const SHORT_SECRET_BYTES = 16;
@@ -129,7 +130,7 @@ export async function checkRedis(url: string): Promise<Finding> {
     return bad(what, (error as Error).message, 'npm install @redis/client; a URL like redis://host:6379');
   }
   try {
-    const info = await inTime(connection.send('peerdist', ['INFO', 'memory']));
+    const info = await inTime(connection.send('peerdist', ['INFO', 'memory']), TIMEOUT_MS);
     const policy = info === undefined ? undefined : (/^maxmemory_policy:(\S+)/m.exec(String(info))?.[1] ?? 'unknown');
     if (policy === undefined)
       return bad(
@@ -147,13 +148,6 @@ export async function checkRedis(url: string): Promise<Finding> {
   } finally {
     await connection.close();
   }
-}
-
-async function inTime<T>(answer: Promise<T>): Promise<T | undefined> {
-  const timeout = new Promise<undefined>((resolve) => {
-    setTimeout(() => resolve(undefined), TIMEOUT_MS).unref();
-  });
-  return Promise.race([answer.catch(() => undefined), timeout]);
 }
 
 export function checkKeptSecret(stateDirectory: string): Finding {

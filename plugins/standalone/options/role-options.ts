@@ -1,7 +1,7 @@
 /** The options that every role has, apart from its stores: how it is configured, shown, logged and ended. */
 import type { Command } from 'commander';
 import { PeerDistError } from '../../../lib/errors.ts';
-import { addLogOptions, type LogValues } from '../roles/log.ts';
+import { addLogOptions, type LogValues } from './log-options.ts';
 import { ADDRESS, DURATION, flag, type Setting, setting, TEXT } from './settings.ts';
 import type { StoreValues } from './store-options.ts';
 import { readText } from './tls-options.ts';

@@ -1,8 +1,8 @@
 /** The administrator's listener, apart from the traffic: it is there before the service is, and says to the end what that is doing. */
-import { createHash, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
+import { Bearer } from './bearer.ts';
 import { closeServer, Connections, type Listener, listenOn } from './listeners.ts';
 import type { ListenAddress } from '../options/units.ts';
 
@@ -43,7 +43,7 @@ export class AdminListener {
   readonly server: Server;
   readonly #listener: Listener;
   readonly #host: string;
-  #token: Uint8Array | undefined;
+  #token: Bearer | undefined;
   #face: AdminFace | undefined;
   #address: ListenAddress | undefined;
 
@@ -71,7 +71,7 @@ export class AdminListener {
 
   /** Changes the token that is wanted. */
   want(token: string | undefined): void {
-    this.#token = token === undefined ? undefined : digest(`Bearer ${token}`);
+    this.#token = token === undefined ? undefined : new Bearer(token);
   }
 
   /** From now on there is more to say than that the service is starting. */
@@ -114,8 +114,9 @@ export class AdminListener {
   }
 
   /** Without a token, a page of some other site must not read this through a name of its own (DNS rebinding). */
-  #isAdmitted({ headers }: IncomingMessage, path: string): boolean {
-    if (this.#token !== undefined) return timingSafeEqual(digest(headers.authorization ?? ''), this.#token);
+  #isAdmitted(request: IncomingMessage, path: string): boolean {
+    if (this.#token !== undefined) return this.#token.hasSent(request);
+    const { headers } = request;
     // Prometheus knows this machine by many names, and what it reads names nobody.
     if (path === '/metrics') return true;
     const name = (headers.host ?? '')
@@ -141,8 +142,4 @@ export function answer(
       ...headers,
     })
     .end(text);
-}
-
-function digest(text: string): Uint8Array {
-  return createHash('sha256').update(text, 'utf8').digest();
 }

@@ -2,7 +2,6 @@
  * Filling a running hosted cache through its admin listener: `POST /preload` with a URL in JSON, `POST /import` with a content package. The
  * answer is a line of JSON for each step, the last one says how it ended.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
 import { createReadStream, statSync } from 'node:fs';
 import { type IncomingMessage, request as httpRequest, type ServerResponse } from 'node:http';
 import { createInterface } from 'node:readline';
@@ -11,6 +10,7 @@ import { isPeerDistError, PeerDistError } from '../../../lib/errors.ts';
 import type { ContentInformationVersion } from '../../../lib/protocol/pccrc/index.ts';
 import type { HostedCacheService, Progress } from '../../hosted-cache/index.ts';
 import type { AdminRoute, AdminRoutes } from './admin.ts';
+import { Bearer } from './bearer.ts';
 import type { ListenAddress } from '../options/units.ts';
 
 /** Fillings under way at a time. Policy. */
@@ -28,7 +28,7 @@ type Line =
 /** @param token what has to be in `Authorization: Bearer` */
 export function createFillRoutes(cache: HostedCacheService, token: string): AdminRoutes {
   let running = 0;
-  const expected = digest(`Bearer ${token}`);
+  const bearer = new Bearer(token);
   const fill =
     (act: (request: IncomingMessage, progress: Progress, signal: AbortSignal) => Promise<number>) =>
     (request: IncomingMessage, response: ServerResponse): void => {
@@ -37,8 +37,7 @@ export function createFillRoutes(cache: HostedCacheService, token: string): Admi
         response.writeHead(status, { 'content-type': 'text/plain', connection: 'close' }).end(`${text}\n`);
       };
       // A page in the administrator's browser cannot send this field.
-      if (!timingSafeEqual(digest(request.headers.authorization ?? ''), expected))
-        return refuse(401, 'the token of the state directory is wanted');
+      if (!bearer.hasSent(request)) return refuse(401, 'the token of the state directory is wanted');
       if (running === MAX_FILLINGS) return refuse(503, 'enough is being filled in already');
       running += 1;
       const gone = new AbortController();
@@ -101,10 +100,6 @@ async function readPreload(
   if (typeof url !== 'string' || !/^https?:\/\//i.test(url) || !URL.canParse(url))
     throw new PeerDistError('ERR_PEERDIST_INVALID_PARAMETER', 'an http or https URL is wanted');
   return { url, version: version === 1 || version === 2 ? version : undefined };
-}
-
-function digest(text: string): Uint8Array {
-  return createHash('sha256').update(text, 'utf8').digest();
 }
 
 /** What a running hosted cache is to be filled with. */

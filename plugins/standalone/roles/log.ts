@@ -1,38 +1,8 @@
 /** What a role says while it runs: a line of JSON for each thing, or lines for people on a terminal. */
 import { type DestinationStream, type Logger, pino } from 'pino';
-import type { Command } from 'commander';
-import { flag, oneOf, setting } from '../options/settings.ts';
+import type { LogValues } from '../options/log-options.ts';
 import type { LogSink, Terminal } from '../terminal.ts';
 import { formatBytes } from '../options/units.ts';
-
-const LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
-
-export interface LogValues {
-  readonly logLevel: (typeof LEVELS)[number];
-  readonly logFormat: 'auto' | 'json' | 'pretty';
-  readonly accessLog: boolean;
-}
-
-export function addLogOptions(command: Command): Command {
-  return command
-    .addOption(
-      setting(
-        '--log-level <level>',
-        'least level that is said: debug, info, warn, error, silent',
-        oneOf('--log-level', LEVELS),
-        'info',
-      ),
-    )
-    .addOption(
-      setting(
-        '--log-format <format>',
-        'json, pretty for people, or auto: pretty on a terminal',
-        oneOf('--log-format', ['auto', 'json', 'pretty']),
-        'auto',
-      ),
-    )
-    .addOption(flag('--no-access-log', 'no line for each request'));
-}
 
 /** One request as it is logged: numbers and plain words, no query and no content information. */
 export interface RequestLine {

@@ -6,7 +6,7 @@ import type { TlsIdentity } from '../../http-proxy/index.ts';
 import type { Metrics } from '../../metrics/index.ts';
 import { type AdminListener, type AdminRoutes, answer, type Readiness } from './admin.ts';
 import { closeServer, Connections, type Listener, listenOn } from './listeners.ts';
-import type { LogValues } from './log.ts';
+import type { LogValues } from '../options/log-options.ts';
 import type { ListenAddress } from '../options/units.ts';
 import { ownVersion } from '../version.ts';
 

@@ -10,7 +10,7 @@ import { type HostedOptions, startHosted } from '../roles/hosted-role.ts';
 import { leadHosted } from '../roles/lead.ts';
 import { fillAtStart, versionOption } from './fill-commands.ts';
 import type { RoleDefinition } from './role-command.ts';
-import { hashProviderOption, NETWORK } from './role-commands.ts';
+import { hashProviderOption, NETWORK } from '../options/proxy-options.ts';
 import { addRunOptions, type RunValues } from '../options/role-options.ts';
 import { runRole } from '../roles/run-role.ts';
 import { keptToken } from '../kept/state-directory.ts';

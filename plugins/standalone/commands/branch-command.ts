@@ -1,0 +1,120 @@
+/** `peerdist branch`: options to a role. */
+import { Command } from 'commander';
+import type { CipherName } from '../../../lib/crypto/index.ts';
+import { PeerDistError } from '../../../lib/errors.ts';
+import { addPeerOptions, neighbourhoodOptions, type PeerValues } from '../options/peer-options.ts';
+import {
+  addProxyOptions,
+  checkProxy,
+  NETWORK,
+  ORIGIN,
+  proxyAdjustment,
+  proxyOptions,
+  type ProxyValues,
+} from '../options/proxy-options.ts';
+import { ADDRESS, flag, list, numberFrom, oneOf, setting, SIZE, TEXT } from '../options/settings.ts';
+import type { ListenAddress } from '../options/units.ts';
+import { leadBranch } from '../roles/lead.ts';
+import type { NeighbourhoodOptions } from '../roles/neighbourhood.ts';
+import { startBranch } from '../roles/roles.ts';
+import { runRole } from '../roles/run-role.ts';
+import type { RoleDefinition } from './role-command.ts';
+
+interface BranchValues extends ProxyValues, PeerValues {
+  readonly pendingSize: number;
+  readonly contentInfo: 1 | 2;
+  readonly allowDestination?: string[];
+  readonly connectPort?: number[];
+  readonly peers: boolean;
+  readonly peerListen: ListenAddress;
+  readonly allowPeer?: string[];
+  readonly peerCipher: CipherName;
+  readonly maxUploads: number;
+}
+
+export const branchRole: RoleDefinition<BranchValues> = {
+  define() {
+    const command = new Command('branch')
+      .description('branch office: a proxy that serves any HTTP client from verified blocks')
+      .addOption(setting('--origin <url>', 'be a gateway to this one origin instead of a forward proxy', ORIGIN));
+    addProxyOptions(command, 'branch', '127.0.0.1:3128', '127.0.0.1:9181')
+      .addOption(setting('--pending-size <size>', 'memory for bodies whose hashes have not come yet', SIZE, '256MiB'))
+      .addOption(
+        setting(
+          '--content-info <version>',
+          'newest content information to ask for: 1 or 2',
+          numberFrom('--content-info', 1, 2),
+          '2',
+        ),
+      )
+      .addOption(
+        list(
+          '--allow-destination <where>',
+          'network, address or host:port that other machines may reach although it is local (repeatable)',
+          TEXT,
+        ),
+      )
+      .addOption(
+        list(
+          '--connect-port <port>',
+          'port CONNECT may reach (repeatable; default 443)',
+          numberFrom('--connect-port', 1, 65_535),
+        ),
+      );
+    return addPeerOptions(command)
+      .addOption(setting('--peer-listen <host:port>', 'where peers get blocks', ADDRESS, '[::]:8008'))
+      .addOption(
+        list('--allow-peer <network>', "who may get blocks besides this machine's own subnets (repeatable)", NETWORK),
+      )
+      .addOption(
+        setting(
+          '--peer-cipher <name>',
+          'how blocks are encrypted for peers: none, aes-128, aes-192 or aes-256',
+          oneOf('--peer-cipher', ['none', 'aes-128', 'aes-192', 'aes-256']),
+          'aes-128',
+        ),
+      )
+      .addOption(
+        setting('--max-uploads <number>', 'blocks given at a time', numberFrom('--max-uploads', 1, 16_384), '64'),
+      )
+      .addOption(flag('--no-peers', 'neither ask peers for blocks nor give them any'));
+  },
+  check(values) {
+    checkProxy(branchOptions(values));
+    if (values.discoveryInterface !== undefined && (!values.peers || values.discovery === false))
+      throw new PeerDistError(
+        'ERR_PEERDIST_INVALID_OPTION',
+        '--discovery-interface is of no use without discovery: leave out --no-peers and --no-discovery',
+      );
+  },
+  adjustment: proxyAdjustment,
+  async run(values, { terminal, exit, reread }) {
+    await runRole(terminal, exit, {
+      role: 'branch',
+      values,
+      start: (own, common, _secrets, member) =>
+        startBranch({ ...branchOptions(own), ...common, neighbourhood: branchNeighbourhood(own, common.warn) }, member),
+      lead: (plan) => leadBranch(plan, branchNeighbourhood(values, plan.warn)),
+      reread,
+    });
+  },
+};
+
+function branchOptions(values: BranchValues): Omit<Parameters<typeof startBranch>[0], 'admin' | 'neighbourhood'> {
+  return {
+    ...proxyOptions(values),
+    origin: values.origin,
+    pendingBytes: values.pendingSize,
+    maxContentInformationVersion: values.contentInfo,
+    allowDestinations: values.allowDestination,
+    connectPorts: values.connectPort,
+  };
+}
+
+/** Without peers there can still be a hosted cache, which is asked and not offered to. */
+function branchNeighbourhood(values: BranchValues, warn: (line: string) => void): NeighbourhoodOptions | undefined {
+  const { peerListen, allowPeer, peerCipher, maxUploads } = values;
+  const options = neighbourhoodOptions(values, warn);
+  if (values.peers) return { ...options, listen: peerListen, allow: allowPeer, cipher: peerCipher, maxUploads };
+  return options.hostedCaches && { listen: undefined, hostedCaches: options.hostedCaches };
+}
