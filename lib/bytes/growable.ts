@@ -24,8 +24,8 @@ export class GrowableBytes {
     return piece;
   }
 
-  /** The bytes so far, in an array of just that size. */
-  toBytes(): Uint8Array {
-    return Uint8Array.from(this.#buffer.subarray(0, this.#length));
+  /** The bytes so far, or some of them, in an array of just that size. */
+  toBytes(start = 0, end = this.#length): Uint8Array {
+    return Uint8Array.from(this.#buffer.subarray(start, Math.min(end, this.#length)));
   }
 }

@@ -12,6 +12,7 @@ export {
   encryptedLength,
   equalInConstantTime,
 } from './cipher.ts';
+export { deriveKey } from './derive.ts';
 export { type DigestName, type HashProvider, type IncrementalDigest } from './types.ts';
 export { nativeHashProvider, nobleHashProvider };
 

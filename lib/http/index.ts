@@ -3,6 +3,7 @@ export { acceptsCoding, addPeerDist, removePeerDist } from './content-coding.ts'
 export {
   formatContentRange,
   formatRange,
+  formatSpec,
   MAX_RANGES,
   parseContentRange,
   parseRange,

@@ -85,6 +85,11 @@ export function formatRange(range: ByteRange): string {
   return `bytes=${range.offset}-${rangeEnd(range) - 1}`;
 }
 
+/** A range as a request writes it, open ends and suffixes included. */
+export function formatSpec({ first, last }: RangeSpec): string {
+  return `bytes=${first ?? ''}-${last ?? ''}`;
+}
+
 /** A range as an answer writes it, `bytes 0-499/1234`; without a range, the form of a 416: `bytes *\/1234`. */
 export function formatContentRange(range: ByteRange | undefined, length: number): string {
   return range === undefined ? `bytes */${length}` : `bytes ${range.offset}-${rangeEnd(range) - 1}/${length}`;

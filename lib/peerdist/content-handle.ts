@@ -60,12 +60,13 @@ export class ContentHandle implements AsyncDisposable, AsyncIterable<ContentSegm
   /** Reads at the cursor are served one after the other. */
   #turn: Promise<unknown> | undefined;
 
-  constructor(tag: Uint8Array, components: ContentHandleComponents) {
+  /** @param isPrivate peers are neither asked for the content nor given it */
+  constructor(tag: Uint8Array, components: ContentHandleComponents, isPrivate = false) {
     const { session, broker, quarantine, observer, provider } = components;
     this.tag = tag;
     this.#label = toHex(tag);
     this.#components = components;
-    this.#description = new Description(provider);
+    this.#description = new Description(provider, isPrivate);
     this.#data = new AddedData({ broker, quarantine, observer, label: this.#label });
     const onFlush = (): void => this.#data.clear();
     quarantine.enter(this.#label, onFlush);

@@ -92,7 +92,7 @@ export async function readContent(
   if (pieces.length > 0) return { kind: 'data', offset, data: join(pieces, into) };
   const ordinal = content.information.ordinalAt(offset);
   let reason: 'missing' | 'timeout' = 'missing';
-  if (timeoutMs > 0 && sources.length > 0) {
+  if (timeoutMs > 0 && sources.length > 0 && !content.isPrivate) {
     const deadline = new AbortController();
     const cancel = clock.after(timeoutMs, () =>
       deadline.abort(new PeerDistError('ERR_PEERDIST_TIMEOUT', 'the read took too long')),

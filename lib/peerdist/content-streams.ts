@@ -99,7 +99,7 @@ export class ContentStreams {
         const supplied = await onMissing(missing, { ...context, flashCrowd: isCrowd() });
         return supplied instanceof Uint8Array ? oneChunk(supplied) : supplied;
       });
-    const sources = timeoutMs === 0 ? [] : this.#components.sources;
+    const sources = timeoutMs === 0 || content.isPrivate ? [] : this.#components.sources;
     const order = fetchMissing === undefined ? sources : [...sources, this.#origin];
     for (let ordinal = first; ordinal <= last; ordinal += 1) {
       const block = content.block(ordinal);

@@ -16,13 +16,15 @@ const MAX_CONTENT_INFORMATION_BYTES = 1024 * 1024 * 1024;
 /** Content information as it comes in pieces, and what it becomes. */
 export class Description {
   readonly #provider: HashProvider;
+  readonly #isPrivate: boolean;
   #pieces: Uint8Array[] = [];
   #bytes = 0;
   #content: DescribedContent | undefined;
   #failure: unknown;
 
-  constructor(provider: HashProvider) {
+  constructor(provider: HashProvider, isPrivate: boolean) {
     this.#provider = provider;
+    this.#isPrivate = isPrivate;
   }
 
   get phase(): 'describing' | 'ready' | 'failed' {
@@ -58,7 +60,7 @@ export class Description {
     try {
       const information = decodeContentInformation(Buffer.concat(this.#pieces));
       information.checkBlockLists(this.#provider);
-      this.#content = new DescribedContent(information, this.#provider);
+      this.#content = new DescribedContent(information, this.#provider, this.#isPrivate);
       return this.#content;
     } catch (error) {
       return this.fail(error);

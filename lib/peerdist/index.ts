@@ -8,6 +8,7 @@ export {
   type ReadOptions,
   type ReadResult,
 } from './content-reads.ts';
+export { ContentRecorder, type RecordOptions } from './content-recorder.ts';
 export { type ContentReadStreamOptions, type MissingRangeHandler } from './content-streams.ts';
 export { type ContentDescription } from './description.ts';
 export { type Abortable } from './operations.ts';
@@ -16,6 +17,7 @@ export {
   type ApiVersion,
   CONTENT_TAG_BYTES,
   type ContentTag,
+  type OpenContentOptions,
   PeerDist,
   type PeerDistClient,
   type PeerDistComponents,

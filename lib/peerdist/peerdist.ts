@@ -16,6 +16,7 @@ import {
 } from '../stores/index.ts';
 import type { HashingEngine, HashingOptions } from '../streams/index.ts';
 import { ContentHandle } from './content-handle.ts';
+import { ContentRecorder, type RecordOptions } from './content-recorder.ts';
 import { FlashCrowd } from './flash-crowd.ts';
 import type { Abortable } from './operations.ts';
 import { defaultIdentity, type PublisherIdentity } from './publish-options.ts';
@@ -60,11 +61,16 @@ export interface PeerDistOptions {
   readonly minimumVersion?: ApiVersion | undefined;
   /** Owner of everything published here. @default the OS account that runs the process */
   readonly identity?: PublisherIdentity | undefined;
-  /** Secret of the content server. @default 32 random bytes: what is published then cannot be found again after a restart */
+  /** Secret of the content server, and of what is recorded here. @default 32 random bytes: what is published then cannot be found again after a restart */
   readonly serverSecret?: ServerSecret | undefined;
   /** Hash of version 1 content information. @default 'sha256' */
   readonly algorithm?: V1AlgorithmName | undefined;
   readonly components?: PeerDistComponents | undefined;
+}
+
+export interface OpenContentOptions extends Abortable {
+  /** True: peers are neither asked for the content nor given it. Extension. @default false */
+  readonly isPrivate?: boolean | undefined;
 }
 
 /** Consumer side of the API (`pd.client`). Members reject with the common set, see {@link PeerDistServer}. */
@@ -74,7 +80,14 @@ export interface PeerDistClient {
    *
    * @throws {@link PeerDistError} common set; `INVALID_PARAMETER` unless the tag is 16 bytes
    */
-  openContent(tag: ContentTag, options?: Abortable): Promise<ContentHandle>;
+  openContent(tag: ContentTag, options?: OpenContentOptions): Promise<ContentHandle>;
+  /**
+   * Describes a content under the instance's server secret as it comes, and keeps its blocks under `tag`. Extension, for contents whose origin
+   * describes nothing.
+   *
+   * @throws {@link PeerDistError} `INVALID_HANDLE`, `SERVICE_UNAVAILABLE`, `DISABLED_BY_POLICY`; `INVALID_PARAMETER` unless the tag is 16 bytes
+   */
+  record(tag: ContentTag, options?: RecordOptions): ContentRecorder;
   /**
    * Drops from the local cache what was added or pulled under `tag` alone; open handles survive and see holes (G17).
    *
@@ -131,10 +144,11 @@ export class PeerDist extends EventEmitter<PeerDistEvents> implements AsyncDispo
     (this as EventEmitter).on('newListener', (event) => {
       if (event === 'status') this.#notifications.arm();
     });
+    const secret = options.serverSecret ?? new ServerSecret(randomBytes(32));
     this.server = new PeerDistServer({
       session,
       identity: this.identity,
-      secret: options.serverSecret ?? new ServerSecret(randomBytes(32)),
+      secret,
       store:
         components.contentInformationStore ??
         new MemoryContentInformationStore({ maxBytes: DEFAULT_CONTENT_INFORMATION_STORE_BYTES, observer }),
@@ -159,10 +173,15 @@ export class PeerDist extends EventEmitter<PeerDistEvents> implements AsyncDispo
           opening,
           async () => {
             assertTag(tag);
-            return new ContentHandle(Uint8Array.from(tag), parts);
+            return new ContentHandle(Uint8Array.from(tag), parts, opening.isPrivate);
           },
           (late) => void late.close(),
         ),
+      record: (tag, recording = {}) => {
+        session.assertServing();
+        assertTag(tag);
+        return new ContentRecorder({ ...recording, broker, provider, secret, label: toHex(tag) });
+      },
       flush: (tag, flushing = {}) =>
         session.run(flushing, async () => {
           assertTag(tag);

@@ -260,10 +260,10 @@ export class BlockBroker {
         content.key(block),
         bytes,
         label,
-        content.segmentFacts(block.segment),
+        content.isPrivate ? undefined : content.segmentFacts(block.segment),
         content.hashOf(block),
       );
-      if (isFromOrigin) this.#onOriginBlock?.(content, block);
+      if (isFromOrigin && !content.isPrivate) this.#onOriginBlock?.(content, block);
     } catch {
       // as said
     }

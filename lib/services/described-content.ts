@@ -16,13 +16,16 @@ import { type BlockHash, blockKey, type SegmentFacts } from '../stores/index.ts'
  */
 export class DescribedContent {
   readonly information: ContentInformation;
+  /** True for what peers are neither asked for nor given. */
+  readonly isPrivate: boolean;
   readonly #provider: HashProvider;
   readonly #segmentIds: (string | undefined)[] = [];
   /** By ordinal. Kept because a string that is asked for again has its hash ready. */
   readonly #keys: (string | undefined)[] = [];
 
-  constructor(information: ContentInformation, provider: HashProvider) {
+  constructor(information: ContentInformation, provider: HashProvider, isPrivate = false) {
     this.information = information;
+    this.isPrivate = isPrivate;
     this.#provider = provider;
   }
 

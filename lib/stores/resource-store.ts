@@ -79,6 +79,11 @@ export class ResourceStore<T extends object> {
     return this.#memory.find(key, request) === value;
   }
 
+  /** {@link put} for a value that is of use to this process alone, so far. */
+  putNear(key: string, names: readonly string[], request: HeaderFields, value: T): void {
+    this.#memory.put(key, names, request, value, this.#bytesOf(value));
+  }
+
   /** Remembers a value for requests like this one. Never rejects: records that fail only forget. */
   async put(key: string, names: readonly string[], request: HeaderFields, value: T): Promise<void> {
     this.#memory.put(key, names, request, value, this.#bytesOf(value));

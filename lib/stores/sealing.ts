@@ -2,7 +2,8 @@
  * Seals what leaves this machine for a store that others can read and write. Who holds a server secret can open it; others learn how long it is,
  * when it is used and which entries are of one name, and can bring back an older value of the same name.
  */
-import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from 'node:crypto';
+import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto';
+import { deriveKey } from '../crypto/index.ts';
 import type { ServerSecret } from '../protocol/pccrc/index.ts';
 
 /** Version, nonce, ciphertext, tag. */
@@ -12,9 +13,8 @@ const TAG_BYTES = 16;
 const HEAD_BYTES = 1 + NONCE_BYTES;
 const SEALING_BYTES = HEAD_BYTES + TAG_BYTES;
 
-const KEY_BYTES = 32;
 const CIPHER = 'aes-256-gcm';
-/** What the keys are for (HKDF, RFC 5869, `info`). */
+/** What the keys are for. */
 const NAMES_LABEL = 'peerdist store: names, version 1';
 const VALUES_LABEL = 'peerdist store: values, version 1';
 
@@ -78,8 +78,7 @@ export class Sealer {
 
 function keysOf(secret: ServerSecret): Keys {
   const bytes = secret.reveal();
-  const derive = (label: string): Uint8Array => new Uint8Array(hkdfSync('sha256', bytes, '', label, KEY_BYTES));
-  const keys = { names: derive(NAMES_LABEL), values: derive(VALUES_LABEL) };
+  const keys = { names: deriveKey(bytes, NAMES_LABEL), values: deriveKey(bytes, VALUES_LABEL) };
   bytes.fill(0);
   return keys;
 }

@@ -1,9 +1,10 @@
 /**
- * Content information from bytes in order: the pure part under {@link ContentHasher}. Push chunks cut anywhere, finish once.
+ * Content information from bytes in order: the pure part under {@link ContentHasher} and the recorder of `peerdist/`. Push chunks cut anywhere,
+ * finish once.
  *
  * Neither accumulator copies or keeps a byte of the content: chunks go straight into the digest of the block or segment they belong to.
  */
-import { GrowableBytes } from '../bytes/index.ts';
+import { type ByteRange, GrowableBytes } from '../bytes/index.ts';
 import type { HashProvider, IncrementalDigest } from '../crypto/index.ts';
 import {
   type BlockList,
@@ -23,8 +24,12 @@ import {
 } from '../protocol/pccrc/index.ts';
 
 export interface SegmentAccumulator {
+  /** Segments that are complete. */
+  readonly segmentCount: number;
   /** Takes the next bytes; they are not retained. */
   push(chunk: Uint8Array): void;
+  /** Content information of complete segments alone, from one up to another, the latter not included. */
+  segments(first: number, end: number): ContentInformation;
   /** Content information of all bytes pushed. Call once. */
   finish(): ContentInformation;
 }
@@ -48,6 +53,10 @@ export class V1Accumulator implements SegmentAccumulator {
     this.#serverKey = secret.key(provider, this.#algorithm);
   }
 
+  get segmentCount(): number {
+    return this.#blockLists.length;
+  }
+
   push(chunk: Uint8Array): void {
     for (let at = 0; at < chunk.byteLength;) {
       const piece = chunk.subarray(at, at + V1_BLOCK_BYTES - this.#blockFill);
@@ -62,18 +71,22 @@ export class V1Accumulator implements SegmentAccumulator {
   finish(): ContentInformation {
     if (this.#blockFill > 0) this.#endBlock();
     if (this.#segmentBlocks > 0) this.#endSegment();
-    const segmentCount = this.#blockLists.length;
-    const boundaries = Float64Array.from({ length: segmentCount + 1 }, (_, index) =>
-      Math.min(index * V1_SEGMENT_BYTES, this.#length),
+    return this.segments(0, this.segmentCount);
+  }
+
+  segments(first: number, end: number): ContentInformation {
+    const boundaries = Float64Array.from({ length: end - first + 1 }, (_, index) =>
+      Math.min((first + index) * V1_SEGMENT_BYTES, this.#length),
     );
+    const stride = 16 + 2 * this.#algorithm.hashBytes;
     return new ContentInformation({
       version: 1,
       algorithm: this.#algorithm,
-      range: { offset: 0, length: this.#length },
-      firstSegmentIndex: 0,
+      range: rangeOf(boundaries),
+      firstSegmentIndex: first,
       boundaries,
-      descriptors: this.#descriptors.toBytes(),
-      blockLists: this.#blockLists,
+      descriptors: this.#descriptors.toBytes(first * stride, end * stride),
+      blockLists: this.#blockLists.slice(first, end),
     });
   }
 
@@ -119,6 +132,10 @@ export class V2Accumulator implements SegmentAccumulator {
     this.#serverKey = secret.key(provider, TRUNCATED_SHA512);
   }
 
+  get segmentCount(): number {
+    return this.#ends.length - 1;
+  }
+
   push(chunk: Uint8Array): void {
     for (let rest = chunk; rest.byteLength > 0;) {
       const cut = findCut(rest, this.#scan);
@@ -133,13 +150,19 @@ export class V2Accumulator implements SegmentAccumulator {
 
   finish(): ContentInformation {
     if (this.#digest !== undefined) this.#endSegment();
+    return this.segments(0, this.segmentCount);
+  }
+
+  segments(first: number, end: number): ContentInformation {
+    const boundaries = Float64Array.from(this.#ends.slice(first, end + 1));
+    const stride = 4 + 2 * TRUNCATED_SHA512.hashBytes;
     return new ContentInformation({
       version: 2,
       algorithm: TRUNCATED_SHA512,
-      range: { offset: 0, length: this.#length },
-      firstSegmentIndex: 0,
-      boundaries: Float64Array.from(this.#ends),
-      descriptors: this.#descriptors.toBytes(),
+      range: rangeOf(boundaries),
+      firstSegmentIndex: first,
+      boundaries,
+      descriptors: this.#descriptors.toBytes(first * stride, end * stride),
       blockLists: [],
     });
   }
@@ -155,4 +178,9 @@ export class V2Accumulator implements SegmentAccumulator {
     this.#digest = undefined;
     this.#scan = startCutScan();
   }
+}
+
+function rangeOf(boundaries: Float64Array): ByteRange {
+  const offset = boundaries[0] as number;
+  return { offset, length: (boundaries.at(-1) as number) - offset };
 }

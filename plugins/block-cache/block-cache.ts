@@ -1,22 +1,26 @@
 import { type Clock, systemClock } from '../../lib/clock.ts';
-import { fieldValue, parseCacheControl } from '../../lib/http/index.ts';
+import { CONDITION_FIELDS, fieldValue, parseCacheControl, parseRange, resolveRanges, withoutFields } from '../../lib/http/index.ts';
 import { definePlugin, type Next, type Plugin, type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import { ignoreObservations, type Observer } from '../../lib/observer.ts';
 import { negotiate } from '../../lib/protocol/pccrtp/index.ts';
 import { withCacheStatus } from './cache-status.ts';
 import type { CachedResource } from './cached-resource.ts';
 import { Catalogue } from './catalogue.ts';
+import { CodedAnswers } from './coded-answers.ts';
 import { countPlain } from './count.ts';
 import { Flights } from './flights.ts';
+import { Gaps } from './gaps.ts';
+import { invalidatedKeys } from './invalidation.ts';
+import { Keeper } from './keeper.ts';
 import { type BlockCacheOptions, resolveBlockCacheOptions } from './options.ts';
 import { OriginAnswers } from './origin-answers.ts';
-import { PlainBodies } from './plain-bodies.ts';
 import { Serving } from './serve.ts';
+import { Transfers } from './transfers.ts';
 import { isCoded, withoutCoding } from './upstream.ts';
 
 /**
- * The forward side. Asks origins for content information on behalf of clients that do not know it, and serves them whole and range
- * requests out of verified blocks; an origin that knows nothing of it passes through untouched.
+ * The forward side: a shared HTTP cache (RFC 9111) whose bodies are verified blocks. It asks origins for content information on behalf of clients
+ * that do not know it, describes what comes without, and serves whole and range requests out of blocks.
  */
 export function createBlockCache(options: BlockCacheOptions): Plugin {
   const cache = new BlockCache(options);
@@ -33,26 +37,35 @@ class BlockCache {
   readonly #observer: Observer;
   readonly #catalogue: Catalogue;
   readonly #flights: Flights;
-  readonly #plainBodies: PlainBodies;
+  readonly #gaps: Gaps;
   readonly #serving: Serving;
   readonly #origin: OriginAnswers;
+  /** Resources that are asked about behind their clients' backs. Bounded by the exchanges under way. */
+  readonly #revalidating = new Set<string>();
 
   constructor({ peerdist, records, observer = ignoreObservations, clock = systemClock, ...rest }: BlockCacheOptions) {
     const options = resolveBlockCacheOptions(rest);
+    const judging = { clock, isTargeted: options.cdnCacheControl };
     this.#joinWaitMs = options.joinWaitMs;
     this.#clock = clock;
     this.#observer = observer;
-    this.#catalogue = new Catalogue({ ...options, peerdist, records, observer, clock });
+    const catalogue = new Catalogue({ ...options, peerdist, records, observer, clock });
+    const transfers = new Transfers({ ...options, peerdist, clock });
+    const keeper = new Keeper({ peerdist, catalogue, transfers, observer });
+    const coded = new CodedAnswers({ peerdist, catalogue, options, judging, observer });
+    const adopt: CodedAnswers['adopt'] = (resource, request, response) => coded.adopt(resource, request, response);
+    this.#catalogue = catalogue;
     this.#flights = new Flights(clock);
-    this.#plainBodies = new PlainBodies({ ...options, clock, observer });
-    this.#serving = new Serving({ catalogue: this.#catalogue, observer, clock });
+    this.#gaps = new Gaps({ ...options, keeper, adopt, observer });
+    this.#serving = new Serving({ peerdist, catalogue, gaps: this.#gaps, observer, clock });
     this.#origin = new OriginAnswers({
-      peerdist,
-      catalogue: this.#catalogue,
+      catalogue,
       serving: this.#serving,
-      plainBodies: this.#plainBodies,
+      transfers,
+      keeper,
+      coded,
       options,
-      observer,
+      judging,
       clock,
     });
   }
@@ -76,15 +89,74 @@ class BlockCache {
     const { headers } = request;
     // If-Match and If-Unmodified-Since are for the origin, not for a cache (RFC 9110 13.1.1, 13.1.4).
     const forOrigin = headers['if-match'] !== undefined || headers['if-unmodified-since'] !== undefined;
-    if (resource !== undefined && !forOrigin && resource.freshness.isFreshFor(headers)) {
-      request.report(this.#observer, { type: 'lookup', result: 'hit' });
-      return this.#serving.serve(resource, request, next, 'hit');
+    if (resource !== undefined && !forOrigin) {
+      const served = this.#serveKnown(resource, request, next);
+      if (served !== undefined) return served;
     }
     request.report(this.#observer, { type: 'lookup', result: resource === undefined ? 'miss' : 'stale' });
     return this.#forward(request, next, resource, forOrigin);
   }
 
-  /** The catalogue may forget what is stale while the request waits, and its handle must stay open for the 304. */
+  /** From what is known, as far as this request may have it: all of it, what has come of it, or parts with what lies between them. */
+  #serveKnown(resource: CachedResource, request: ProxyRequest, next: Next): Promise<ProxyResponse> | undefined {
+    const { headers } = request;
+    const { freshness } = resource;
+    if (freshness.isFreshFor(headers)) {
+      if (resource.whole !== undefined || resource.length === 0) {
+        request.report(this.#observer, { type: 'lookup', result: 'hit' });
+        return this.#serving.serve(resource, request, next, 'hit');
+      }
+    } else if (resource.transfers.size > 0 && freshness.isJoinableFor(headers)) {
+      // It has only just been asked for.
+    } else if (resource.whole !== undefined && freshness.isFreshEnoughFor(headers)) {
+      request.report(this.#observer, { type: 'lookup', result: 'hit' });
+      void this.#revalidate(resource, request, next);
+      return this.#serving.serve(resource, request, next, 'hit; detail=stale-while-revalidate');
+    } else return undefined;
+    return this.#servePartly(resource, request, next);
+  }
+
+  /** From a content that is not all here. */
+  #servePartly(resource: CachedResource, request: ProxyRequest, next: Next): Promise<ProxyResponse> | undefined {
+    const specs = parseRange(fieldValue(request.headers, 'range'));
+    const { length } = resource;
+    // How much of it there is going to be, nobody knows yet: ranges are for the origin.
+    if (length === undefined && specs !== undefined) return undefined;
+    const ranges = length === undefined ? [] : resolveRanges(specs ?? [{ first: 0, last: undefined }], length);
+    const isHere = ranges.every((range) => resource.covers(range));
+    const isUnderWay = resource.transfers.size > 0;
+    if (!isHere && !resource.isCombinable) return undefined;
+    if (!isUnderWay && !isHere && parseCacheControl(fieldValue(request.headers, 'cache-control')).has('only-if-cached'))
+      return undefined;
+    for (const range of ranges) this.#gaps.noteRange(resource, range);
+    request.report(this.#observer, isUnderWay ? { type: 'collapsed' } : { type: 'lookup', result: isHere ? 'hit' : 'miss' });
+    const status = isUnderWay ? 'fwd=uri-miss; collapsed' : isHere ? 'hit' : 'fwd=partial';
+    return this.#serving.serve(resource, request, next, status, { waitMs: this.#joinWaitMs });
+  }
+
+  /** Asks about what has just been given away stale (RFC 5861 3). Never rejects. */
+  async #revalidate(resource: CachedResource, request: ProxyRequest, next: Next): Promise<void> {
+    const { key } = request;
+    if (this.#revalidating.has(key)) return;
+    this.#revalidating.add(key);
+    const headers = withoutFields(request.headers, [...CONDITION_FIELDS, 'range', 'if-range', 'cache-control', 'pragma']);
+    // Nobody waits for it: it ends by the time limits of the way to the origin.
+    const own = request.with({ method: 'GET', headers, signal: new AbortController().signal });
+    resource.hold();
+    try {
+      const response = await this.#origin.fetch(own, next, resource, () => {});
+      for await (const _ of response.stream()) {
+        // What is new goes to the store on its way here.
+      }
+    } catch {
+      // the next client asks again
+    } finally {
+      resource.release();
+      this.#revalidating.delete(key);
+    }
+  }
+
+  /** The catalogue may forget what is stale while the request waits, and its handles must stay open for the 304. */
   async #forward(
     request: ProxyRequest,
     next: Next,
@@ -103,15 +175,7 @@ class BlockCache {
   async #passUncached(request: ProxyRequest, next: Next): Promise<ProxyResponse> {
     request.report(this.#observer, { type: 'lookup', result: 'bypass' });
     const response = await next(request);
-    const safe =
-      request.method === 'OPTIONS' ||
-      request.method === 'TRACE' ||
-      request.method === 'GET' ||
-      request.method === 'HEAD';
-    if (!safe && response.status >= 200 && response.status < 400) {
-      this.#catalogue.forget(request);
-      this.#plainBodies.forget(request);
-    }
+    for (const key of invalidatedKeys(request, response)) this.#catalogue.forgetKey(key);
     return countPlain(withCacheStatus(response, 'fwd=method'), request.observedBy(this.#observer), 'plain');
   }
 
@@ -137,14 +201,12 @@ class BlockCache {
     const directives = parseCacheControl(fieldValue(headers, 'cache-control'));
     if (directives.has('only-if-cached'))
       return ProxyResponse.text(504, 'not in this cache, and only-if-cached was asked for');
-    if (request.method === 'HEAD') return withCacheStatus(withoutCoding(await next(request)), 'fwd=bypass');
+    if (request.method === 'HEAD') return this.#passHead(request, next, stale);
     const sociable =
       !forOrigin && !directives.has('no-store') && !directives.has('no-cache') && headers['pragma'] === undefined;
     if (!sociable) return this.#origin.fetch(request, next, stale, () => {});
     const deadline = this.#clock.now() + this.#joinWaitMs;
     for (;;) {
-      const plain = await this.#joinPlain(request);
-      if (plain !== undefined) return plain;
       if (this.#flights.isLonely(key)) return this.#origin.fetch(request, next, stale, () => {});
       const flight = this.#flights.start(key);
       if (flight !== undefined) {
@@ -156,26 +218,25 @@ class BlockCache {
       }
       const landing = await this.#flights.wait(key, Math.max(0, deadline - this.#clock.now()), request.signal);
       const resource = await this.#catalogue.find(request);
-      if (resource?.freshness.isFreshFor(headers) === true) {
+      const served = resource && this.#serveKnown(resource, request, next);
+      if (served !== undefined) {
         request.report(this.#observer, { type: 'collapsed' });
-        return this.#serving.serve(resource, request, next, 'fwd=uri-miss; collapsed');
+        return served;
       }
-      if (landing === 'alone') {
-        return (await this.#joinPlain(request)) ?? this.#origin.fetch(request, next, stale, () => {});
-      }
+      if (landing === 'alone') return this.#origin.fetch(request, next, stale, () => {});
     }
   }
 
-  /** The answer out of a plain body that is under way, as far as it may be given to this client too. */
-  async #joinPlain(request: ProxyRequest): Promise<ProxyResponse | undefined> {
-    const plain = this.#plainBodies.find(request);
-    if (plain === undefined) return undefined;
-    try {
-      const response = await this.#serving.servePlain(plain, request, 'fwd=uri-miss; collapsed', this.#joinWaitMs);
-      request.report(this.#observer, { type: 'collapsed' });
-      return response;
-    } catch {
-      return undefined; // too late or broken: the origin is asked once more
+  /** A head that tells of another state makes what is known of the resource invalid (RFC 9111 4.3.5). */
+  async #passHead(request: ProxyRequest, next: Next, stale: CachedResource | undefined): Promise<ProxyResponse> {
+    const response = await next(request);
+    if (stale !== undefined && response.status === 200) {
+      const { etag } = response.headers;
+      const length = fieldValue(response.headers, 'content-length');
+      const isOther =
+        (etag !== undefined && etag !== stale.validators.etag) || (length !== undefined && Number(length) !== stale.length);
+      if (isOther) this.#catalogue.forget(request);
     }
+    return withCacheStatus(withoutCoding(response), 'fwd=bypass');
   }
 }

@@ -4,6 +4,10 @@ import type { ProxyResponse } from '../../lib/kit/index.ts';
 /** What became of a request (RFC 9211). */
 export type CacheStatus =
   | 'hit'
+  | 'hit; collapsed'
+  | 'hit; detail=stale-while-revalidate'
+  | 'fwd=stale; detail=stale-if-error'
+  | 'fwd=partial'
   | 'fwd=uri-miss'
   | 'fwd=uri-miss; collapsed'
   | 'fwd=stale'
@@ -11,16 +15,14 @@ export type CacheStatus =
   | 'fwd=bypass'
   | 'fwd=method';
 
-/** A Cache-Status field of our own. */
-export function cacheStatus(status: CacheStatus): string {
-  return `peerdist; ${status}`;
+/** A Cache-Status field of our own, behind those of caches nearer to the origin. */
+export function cacheStatus(status: CacheStatus, earlier?: string): string {
+  const own = `peerdist; ${status}`;
+  return earlier === undefined ? own : `${earlier}, ${own}`;
 }
 
 /** The response with our Cache-Status behind those of caches nearer to the origin. */
 export function withCacheStatus(response: ProxyResponse, status: CacheStatus): ProxyResponse {
-  const earlier = fieldValue(response.headers, 'cache-status');
-  const own = cacheStatus(status);
-  return response.with({
-    headers: { ...response.headers, 'cache-status': earlier === undefined ? own : `${earlier}, ${own}` },
-  });
+  const own = cacheStatus(status, fieldValue(response.headers, 'cache-status'));
+  return response.with({ headers: { ...response.headers, 'cache-status': own } });
 }

@@ -1,64 +1,196 @@
-/** One content the branch can serve: its content information, opened, and the head its origin sent. */
+/** One answer the branch can give again: its head, and its content in described parts. */
 import { hash } from 'node:crypto';
-import type { ByteRange } from '../../lib/bytes/index.ts';
+import { type ByteRange, rangeEnd } from '../../lib/bytes/index.ts';
 import type { Clock } from '../../lib/clock.ts';
-import { PeerDistError } from '../../lib/errors.ts';
-import {
-  canName,
-  fieldValue,
-  type HeaderFields,
-  parseContentRange,
-  type Validators,
-  validatorsOf,
-  withoutFields,
-} from '../../lib/http/index.ts';
-import type { ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
+import { fieldValue, type HeaderFields, isStrongTag, type Validators, validatorsOf, withoutFields } from '../../lib/http/index.ts';
 import type { ContentHandle, PeerDist } from '../../lib/peerdist/index.ts';
 import type { RecordStore } from '../../lib/stores/index.ts';
 import { ANSWER_FIELDS } from './deliver.ts';
 import { Freshness, type FreshnessRules } from './freshness.ts';
-import { announcedLength, identityHead } from './upstream.ts';
+import type { Transfer } from './transfer.ts';
+import { identityHead } from './upstream.ts';
+
+/** A described part of a content; its handle counts bytes from where the part begins, unless it describes a part of the whole. */
+export interface ContentPart {
+  /** What of the content it holds. */
+  readonly range: ByteRange;
+  /** Where the handle's offset 0 lies in the content. */
+  readonly base: number;
+  readonly handle: ContentHandle;
+  /** Name that its content information is kept under. */
+  readonly informationName: string;
+  /** Bytes of its content information. */
+  readonly informationBytes: number;
+  readonly isPrivate: boolean;
+}
 
 export interface CachedResourceParts {
-  readonly handle: ContentHandle;
-  /** Bytes of the whole content; the handle may describe a part only. */
-  readonly length: number;
+  readonly status: number;
+  readonly statusText: string | undefined;
   readonly validators: Validators;
   readonly head: HeaderFields;
   readonly freshness: Freshness;
-  /** Its content information, until that has been kept. */
-  readonly encoded: Uint8Array;
+  /** Bytes of the content; undefined until a body without a length has come. */
+  readonly length: number | undefined;
 }
 
+/** Of a resource beside content information and head. */
+const ENTRY_BYTES = 2048;
+/** Of a part beside its content information: the handle and what it knows. */
+const PART_BYTES = 2048;
+/** Label of everything this plug-in puts into the cache. */
+export const CONTENT_TAG = Buffer.from('peerdist-branch!', 'latin1');
+/** Parts of one content; what comes then is passed on and not kept. Policy, not protocol. */
+export const MAX_PARTS = 1024;
+/** Contents shorter than this are nobody's business but the branch's own: asking a peer costs more than they do. */
+export const MIN_SHARED_BYTES = 64 * 1024;
+
 /**
- * A content and its open handle, shared by the catalogue and the exchanges that are served from it. Who uses it holds it; the handle closes
- * with the last {@link release}.
+ * An answer with its content: parts that are described and stored, and transfers that bring more of it. Shared by the catalogue and the
+ * exchanges that are served from it. Who uses it holds it; the handles close with the last {@link release}.
  */
 export class CachedResource {
-  readonly handle: ContentHandle;
-  readonly length: number;
+  readonly status: number;
+  readonly statusText: string | undefined;
   readonly validators: Validators;
-  /** Bytes it costs to keep. */
-  readonly bytes: number;
-  /** Name that its content information is kept under. */
-  readonly informationName: string;
-  /** Its content information, until that has been kept. */
-  encoded: Uint8Array | undefined;
+  /** Bytes on their way. */
+  readonly transfers = new Set<Transfer>();
   /** Fields to answer with; those of a 304 replace them. */
   head: HeaderFields;
   freshness: Freshness;
-  /** Whoever opened it is the first. */
+  length: number | undefined;
+  /** Content information that has not been kept yet, by the name it is to be kept under. */
+  readonly unkept = new Map<string, Uint8Array>();
+  /** By position; they may overlap. */
+  #parts: ContentPart[] = [];
+  /** Parts that others have made superfluous. */
+  readonly #retired: ContentPart[] = [];
+  /** True when its content did not come and will not. */
+  isBroken = false;
+  /** False once the origin has sent all where a part was asked for. */
+  hasRanges = true;
+  /** Whoever made it is the first. */
   #holders = 1;
 
   constructor(parts: CachedResourceParts) {
-    this.handle = parts.handle;
-    this.length = parts.length;
+    this.status = parts.status;
+    this.statusText = parts.statusText;
     this.validators = parts.validators;
-    this.bytes = parts.encoded.byteLength + 2 * JSON.stringify(parts.head).length + ENTRY_BYTES;
-    this.informationName = `catalogue\n${hash('sha256', parts.encoded, 'hex')}`;
-    this.encoded = parts.encoded;
     this.head = parts.head;
     this.freshness = parts.freshness;
+    this.length = parts.length;
+  }
+
+  get parts(): readonly ContentPart[] {
+    return this.#parts;
+  }
+
+  /** Bytes it costs to keep. */
+  get bytes(): number {
+    const heads = 2 * JSON.stringify(this.head).length + ENTRY_BYTES;
+    return this.#parts.reduce((sum, { informationBytes }) => sum + informationBytes + PART_BYTES, heads);
+  }
+
+  /** The one part that is all of the content, as a rule. */
+  get whole(): ContentPart | undefined {
+    const [only] = this.#parts;
+    return only !== undefined && only.range.offset === 0 && only.range.length === this.length ? only : undefined;
+  }
+
+  /** True while every handle can be read from: a service that was lost takes them along. */
+  get isReady(): boolean {
+    return this.#parts.every(({ handle }) => handle.phase === 'ready');
+  }
+
+  /** True when a byte that is missing can be fetched alone, and surely belongs to the others (RFC 9110 15.3.7.3). */
+  get isCombinable(): boolean {
+    return this.hasRanges && this.status === 200 && this.length !== undefined && isStrongTag(this.validators.etag);
+  }
+
+  /** True when all of the range is described or on its way. */
+  covers(range: ByteRange): boolean {
+    let at = range.offset;
+    while (at < rangeEnd(range)) {
+      const part = this.partAt(at);
+      const transfer = part === undefined ? this.transferAt(at) : undefined;
+      const end = part === undefined ? (transfer?.end ?? transfer?.receivedEnd) : rangeEnd(part.range);
+      if (end === undefined || end <= at) return false;
+      at = end;
+    }
+    return true;
+  }
+
+  /** Content-Encoding of the bytes held; undefined for none. */
+  get contentCoding(): string | undefined {
+    return fieldValue(this.head, 'content-encoding');
+  }
+
+  /** True when what was to come did not. */
+  get hasFailed(): boolean {
+    return this.isBroken || [...this.transfers].some(({ error }) => error !== undefined);
+  }
+
+  /** The part that holds the byte and reaches farthest. */
+  partAt(offset: number): ContentPart | undefined {
+    let found: ContentPart | undefined;
+    for (const part of this.#parts) {
+      if (part.range.offset > offset) break;
+      if (rangeEnd(part.range) > Math.max(offset, found === undefined ? 0 : rangeEnd(found.range))) found = part;
+    }
+    return found;
+  }
+
+  /** A transfer that brings the byte, or has brought it. */
+  transferAt(offset: number): Transfer | undefined {
+    for (const transfer of this.transfers) if (transfer.covers(offset)) return transfer;
+    return undefined;
+  }
+
+  /** Where the last part or transfer before a missing byte ends. */
+  endBefore(offset: number): number {
+    let end = 0;
+    for (const { range } of this.#parts) if (rangeEnd(range) <= offset) end = Math.max(end, rangeEnd(range));
+    for (const transfer of this.transfers) {
+      const stop = transfer.end ?? transfer.receivedEnd;
+      if (stop <= offset) end = Math.max(end, stop);
+    }
+    return end;
+  }
+
+  /** Where the first part or transfer behind a position begins. */
+  nextAfter(offset: number): number {
+    let next = this.length ?? Infinity;
+    for (const { range } of this.#parts) if (range.offset > offset) next = Math.min(next, range.offset);
+    for (const { start } of this.transfers) if (start > offset) next = Math.min(next, start);
+    return next;
+  }
+
+  /**
+   * Takes a part over, with its handle. Those it makes superfluous leave.
+   *
+   * @param encoded its content information, where that has not been kept
+   */
+  addPart(part: ContentPart, encoded?: Uint8Array): void {
+    const { range } = part;
+    const isInside = (inner: ByteRange, outer: ByteRange): boolean =>
+      inner.offset >= outer.offset && rangeEnd(inner) <= rangeEnd(outer);
+    if (this.#parts.length >= MAX_PARTS || this.#parts.some((other) => isInside(range, other.range))) {
+      void part.handle.close();
+      return;
+    }
+    const superfluous = this.#parts.filter((other) => isInside(other.range, range));
+    // A reader may be on its way through them; they close with the resource.
+    this.#retired.push(...superfluous);
+    for (const { informationName } of superfluous) this.unkept.delete(informationName);
+    if (encoded !== undefined) this.unkept.set(part.informationName, encoded);
+    this.#parts = [...this.#parts.filter((other) => !superfluous.includes(other)), part].toSorted(
+      (a, b) => a.range.offset - b.range.offset,
+    );
+  }
+
+  /** Gives the parts away; whoever gets them closes their handles. */
+  yieldParts(): readonly ContentPart[] {
+    return this.#parts.splice(0);
   }
 
   hold(): void {
@@ -67,58 +199,43 @@ export class CachedResource {
 
   release(): void {
     this.#holders -= 1;
-    if (this.#holders === 0) void this.handle.close();
+    if (this.#holders > 0) return;
+    for (const { handle } of [...this.#parts, ...this.#retired]) void handle.close();
   }
 }
-
-/** Of a resource beside content information and head. */
-const ENTRY_BYTES = 4096;
-/** Label of everything this plug-in puts into the cache. */
-const CONTENT_TAG = Buffer.from('peerdist-branch!', 'latin1');
 
 /** Fields of a 200 that stay true for later answers out of the cache. */
 export function cachedHead(headers: HeaderFields): HeaderFields {
   const head: Record<string, string | readonly string[] | undefined> = withoutFields(identityHead(headers), [
     ...ANSWER_FIELDS,
-    'content-encoding',
+    ...(headers['content-encoding'] === 'peerdist' ? ['content-encoding'] : []),
   ]);
   for (const name of ANSWER_FIELDS) head[name] = undefined;
   return { ...head };
 }
 
 /**
- * Opens what a coded answer describes; the caller holds it.
+ * Opens a part of a content.
  *
- * @param encoded its body
- * @param contentLength bytes of the whole content when this answer describes only a part
- * @throws {@link PeerDistError} when the content information is garbage or contradicts the head it came with
+ * @param base where the described content begins in the whole one: 0 for what the origin describes
+ * @throws {@link PeerDistError} when the content information is garbage
  */
-export async function openResource({
-  peerdist,
-  request,
-  response,
-  encoded,
-  clock,
-}: {
-  peerdist: PeerDist;
-  request: ProxyRequest;
-  response: ProxyResponse;
-  encoded: Uint8Array;
-  clock: Clock;
-}): Promise<CachedResource> {
-  const handle = await peerdist.client.openContent(CONTENT_TAG);
+export async function openPart(
+  peerdist: PeerDist,
+  encoded: Uint8Array,
+  { base = 0, isPrivate = false }: { readonly base?: number | undefined; readonly isPrivate?: boolean | undefined } = {},
+): Promise<ContentPart> {
+  const handle = await peerdist.client.openContent(CONTENT_TAG, { isPrivate });
   try {
     const { range } = await handle.setContentInformation(encoded);
-    const validators = validatorsOf(response.headers);
-    if (!canName(validators)) throw contradiction('a coded answer without a validator');
-    return new CachedResource({
+    return {
+      range: { offset: base + range.offset, length: range.length },
+      base,
       handle,
-      length: contentLength(response, range),
-      validators,
-      head: cachedHead(response.headers),
-      freshness: Freshness.of(request, response.headers, clock),
-      encoded,
-    });
+      informationName: `catalogue\n${hash('sha256', encoded, 'hex')}`,
+      informationBytes: encoded.byteLength,
+      isPrivate,
+    };
   } catch (error) {
     await handle.close();
     throw error;
@@ -127,17 +244,25 @@ export async function openResource({
 
 /** What is kept of a resource, as JSON, beside its content information. */
 export interface KeptResource {
-  readonly informationName: string;
+  readonly status: number;
+  readonly statusText: string | undefined;
   /** Bytes of the content. */
   readonly contentLength: number;
   readonly head: HeaderFields;
   readonly rules: FreshnessRules;
+  readonly parts: readonly { readonly informationName: string; readonly base: number; readonly isPrivate: boolean }[];
 }
 
-export function encodeResource({ informationName, length, head, freshness }: CachedResource): Uint8Array {
-  const { isStorable, isForbidden, sharesAuthorized, isJoinable, bornAt, staleAt } = freshness;
-  const rules: FreshnessRules = { isStorable, isForbidden, sharesAuthorized, isJoinable, bornAt, staleAt };
-  return Buffer.from(JSON.stringify({ informationName, contentLength: length, head, rules } satisfies KeptResource));
+export function encodeResource({ status, statusText, length = 0, head, freshness, parts }: CachedResource): Uint8Array {
+  const kept: KeptResource = {
+    status,
+    statusText,
+    contentLength: length,
+    head,
+    rules: freshness.rules,
+    parts: parts.map(({ informationName, base, isPrivate }) => ({ informationName, base, isPrivate })),
+  };
+  return Buffer.from(JSON.stringify(kept));
 }
 
 /** What {@link encodeResource} has made. @throws {SyntaxError} */
@@ -146,52 +271,34 @@ export function parseKeptResource(bytes: Uint8Array): KeptResource {
 }
 
 /**
- * Opens a resource as {@link encodeResource} made it; the caller holds it.
+ * Opens a resource as {@link encodeResource} made it; the caller holds it. Parts whose content information has gone are left out.
  *
- * @returns undefined when its content information is not there any more
+ * @returns undefined when nothing is left of its content
  * @throws {@link PeerDistError} when what is there cannot be read
  */
 export async function decodeResource(
   bytes: Uint8Array,
   { peerdist, records, clock }: { peerdist: PeerDist; records: RecordStore; clock: Clock },
 ): Promise<CachedResource | undefined> {
-  const { informationName, head, rules } = parseKeptResource(bytes);
-  const encoded = await records.get(informationName);
-  if (encoded === undefined) return undefined;
-  const handle = await peerdist.client.openContent(CONTENT_TAG);
+  const { status, statusText, contentLength, head, rules, parts } = parseKeptResource(bytes);
+  const resource = new CachedResource({
+    status,
+    statusText,
+    validators: validatorsOf(head),
+    head: cachedHead(head),
+    freshness: new Freshness(rules, clock),
+    length: contentLength,
+  });
   try {
-    const { range } = await handle.setContentInformation(encoded);
-    return new CachedResource({
-      handle,
-      length: range.length,
-      validators: validatorsOf(head),
-      head: cachedHead(head),
-      freshness: new Freshness(rules, clock),
-      encoded,
-    });
+    for (const { informationName, base, isPrivate } of parts) {
+      const encoded = await records.get(informationName);
+      if (encoded !== undefined) resource.addPart(await openPart(peerdist, encoded, { base, isPrivate }));
+    }
   } catch (error) {
-    await handle.close();
+    resource.release();
     throw error;
   }
-}
-
-function contentLength(response: ProxyResponse, described: ByteRange): number {
-  if (response.status === 206) {
-    const range = parseContentRange(fieldValue(response.headers, 'content-range'));
-    if (
-      range?.total === undefined ||
-      range.range.offset !== described.offset ||
-      range.range.length !== described.length
-    ) {
-      throw contradiction('content information of another range');
-    }
-    return range.total;
-  }
-  if (described.offset !== 0 || described.length !== announcedLength(response))
-    throw contradiction('content information of another length');
-  return described.length;
-}
-
-function contradiction(message: string): PeerDistError {
-  return new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', message, { spec: 'MS-PCCRTP 3.2.5.1' });
+  if (resource.parts.length > 0 || contentLength === 0) return resource;
+  resource.release();
+  return undefined;
 }

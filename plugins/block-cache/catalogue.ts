@@ -1,6 +1,6 @@
 import type { Clock } from '../../lib/clock.ts';
 import { isPeerDistError, PeerDistMissingDataError } from '../../lib/errors.ts';
-import { varyNames } from '../../lib/http/index.ts';
+import { type HeaderFields, varyNames } from '../../lib/http/index.ts';
 import type { ProxyRequest } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { PeerDist } from '../../lib/peerdist/index.ts';
@@ -34,7 +34,7 @@ export class Catalogue {
       durable: records && {
         records,
         encode: encodeResource,
-        leansOn: ({ informationName }) => [informationName],
+        leansOn: ({ parts }) => parts.map(({ informationName }) => informationName),
         decode: (bytes) => decodeResource(bytes, { peerdist, records, clock }),
       },
     });
@@ -43,7 +43,8 @@ export class Catalogue {
   /** At once when it is in memory. Never throws or rejects. */
   find(request: ProxyRequest): MaybePromise<CachedResource | undefined> {
     const usable = (resource: CachedResource | undefined): CachedResource | undefined => {
-      if (resource === undefined || resource.handle.phase === 'ready') return resource;
+      if (resource?.isBroken === true) return undefined;
+      if (resource === undefined || resource.isReady) return resource;
       // The service was lost in the meantime, and its handles with it.
       this.forget(request);
       return undefined;
@@ -54,9 +55,14 @@ export class Catalogue {
 
   /** Keeps a resource where a shared cache may keep the answer (RFC 9111 3); else it serves its one exchange and is gone. */
   remember(request: ProxyRequest, resource: CachedResource): void {
-    const names = varyNames(resource.head);
+    const names = selectingNames(resource.head);
     if (!resource.freshness.isStorable || names === undefined) return;
-    if (!this.#resources.isInMemory(request.key, request.headers, resource)) resource.hold();
+    if (!this.has(request, resource)) resource.hold();
+    // While nothing of its content is here, it is of use to this process alone.
+    if (resource.parts.length === 0 && resource.length !== 0) {
+      this.#resources.putNear(request.key, names, request.headers, resource);
+      return;
+    }
     void this.#keep(request, names, resource);
     this.#observer({
       type: 'stored',
@@ -65,8 +71,18 @@ export class Catalogue {
     });
   }
 
+  /** Whether this very resource is what such requests find. */
+  has(request: ProxyRequest, resource: CachedResource): boolean {
+    return this.#resources.isInMemory(request.key, request.headers, resource);
+  }
+
   forget(request: ProxyRequest): void {
-    void this.#resources.delete(request.key);
+    this.forgetKey(request.key);
+  }
+
+  /** @param key as {@link ProxyRequest.key} */
+  forgetKey(key: string): void {
+    void this.#resources.delete(key);
   }
 
   /** Forgets a resource whose blocks did not match or whose content changed; what is wrong now stays wrong. */
@@ -91,14 +107,28 @@ export class Catalogue {
 
   /** In memory at once. Never rejects. */
   async #keep(request: ProxyRequest, names: readonly string[], resource: CachedResource): Promise<void> {
-    const { encoded, informationName } = resource;
-    resource.encoded = undefined;
+    const unkept = [...resource.unkept];
+    resource.unkept.clear();
     const put = this.#resources.put(request.key, names, request.headers, resource);
     try {
-      if (encoded !== undefined) await this.#records?.set(informationName, encoded);
+      for (const [name, encoded] of unkept) await this.#records?.set(name, encoded);
     } catch {
       // a store that fails is only a store that forgets
     }
     await put;
   }
+}
+
+/** Fields by which the answers of one resource are told apart. Policy, not protocol. */
+const MAX_NAMES = 16;
+
+/**
+ * The request fields that select an answer; undefined when none can select it. A coding is a variant even where the origin forgets to say so:
+ * somebody who cannot read it would get it.
+ */
+export function selectingNames(head: HeaderFields): readonly string[] | undefined {
+  const names = varyNames(head);
+  if (names === undefined || names.length > MAX_NAMES) return undefined;
+  if (head['content-encoding'] === undefined || names.includes('accept-encoding')) return names;
+  return [...names, 'accept-encoding'].toSorted();
 }

@@ -16,14 +16,17 @@ import { type ProxyBody, type ProxyRequest, ProxyResponse } from '../../lib/kit/
 
 /** A content whose bytes can be had at any position. */
 export interface Deliverable {
+  readonly status: number;
+  readonly statusText: string | undefined;
   /** Fields of the 200 answer, without those about length and range. */
   readonly head: HeaderFields;
   /** Fields of this answer alone: Age, Cache-Status. */
   readonly fields: HeaderFields;
   readonly validators: Validators;
-  readonly length: number;
-  /** Bytes of a range: pieces when all are at hand, else a stream whose first bytes are there. */
-  read(range: ByteRange): ProxyBody | Promise<ProxyBody>;
+  /** Undefined while a body without a length is on its way: then it is to be had whole only. */
+  readonly length: number | undefined;
+  /** Bytes of a range, or all: pieces when they are at hand, else a stream whose first bytes are there. */
+  read(range: ByteRange | undefined): ProxyBody | Promise<ProxyBody>;
 }
 
 /**
@@ -36,19 +39,23 @@ export async function deliver(
   content: Deliverable,
   { conditions = true } = {},
 ): Promise<ProxyResponse> {
-  const { validators, length } = content;
-  if (conditions && isConditional(request.headers) && isNotModified(request.headers, validators)) {
+  const { validators, length, status, statusText } = content;
+  if (conditions && status === 200 && isConditional(request.headers) && isNotModified(request.headers, validators)) {
     return new ProxyResponse({ status: 304, headers: answerHead(content, { 'content-type': undefined }), body: null });
   }
-  const whole = { 'accept-ranges': 'bytes', 'content-length': String(length) };
+  const whole = {
+    'accept-ranges': status === 200 ? 'bytes' : undefined,
+    'content-length': length === undefined || isBodiless(status) ? undefined : String(length),
+  };
   // Range is defined for GET alone (RFC 9110 14.2).
   if (request.method === 'HEAD')
-    return new ProxyResponse({ status: 200, headers: answerHead(content, whole), body: null });
+    return new ProxyResponse({ status, statusText, headers: answerHead(content, whole), body: null });
   const rangeField = request.headers['range'];
-  const specs = rangeField === undefined ? undefined : parseRange(fieldValue(request.headers, 'range'));
-  if (specs === undefined || !ifRangeHolds(fieldValue(request.headers, 'if-range'), validators)) {
-    const body = await content.read({ offset: 0, length });
-    return new ProxyResponse({ status: 200, headers: answerHead(content, whole), body });
+  const specs =
+    rangeField === undefined || status !== 200 ? undefined : parseRange(fieldValue(request.headers, 'range'));
+  if (specs === undefined || length === undefined || !ifRangeHolds(fieldValue(request.headers, 'if-range'), validators)) {
+    const body = isBodiless(status) ? null : await content.read(length === undefined ? undefined : { offset: 0, length });
+    return new ProxyResponse({ status, statusText, headers: answerHead(content, whole), body });
   }
   const ranges = resolveRanges(specs, length);
   const [first] = ranges;
@@ -58,7 +65,7 @@ export async function deliver(
       'accept-ranges': 'bytes',
     });
   }
-  if (ranges.length > 1) return severalRanges(ranges, content);
+  if (ranges.length > 1) return severalRanges(ranges, length, content);
   const part = {
     'accept-ranges': 'bytes',
     'content-range': formatContentRange(first, length),
@@ -78,17 +85,25 @@ function answerHead({ head, fields }: Deliverable, additions: HeaderFields): Hea
   return answer;
 }
 
+function isBodiless(status: number): boolean {
+  return status === 204 || status === 205 || status === 304;
+}
+
 function isConditional(headers: HeaderFields): boolean {
   return headers['if-none-match'] !== undefined || headers['if-modified-since'] !== undefined;
 }
 
-async function severalRanges(ranges: readonly ByteRange[], content: Deliverable): Promise<ProxyResponse> {
+async function severalRanges(
+  ranges: readonly ByteRange[],
+  contentLength: number,
+  content: Deliverable,
+): Promise<ProxyResponse> {
   const boundary = randomBytes(12).toString('hex');
   const type = fieldValue(content.head, 'content-type');
   const heads = ranges.map((range, index) =>
     Buffer.from(
       `${index === 0 ? '' : '\r\n'}--${boundary}\r\n${type === undefined ? '' : `Content-Type: ${type}\r\n`}` +
-        `Content-Range: ${formatContentRange(range, content.length)}\r\n\r\n`,
+        `Content-Range: ${formatContentRange(range, contentLength)}\r\n\r\n`,
       'latin1',
     ),
   );

@@ -1,8 +1,12 @@
-/** What a shared cache may do with an answer (RFC 9111), as `http-cache-semantics` sees it, with a short way for the warm case. */
+/**
+ * What a shared cache may do with an answer (RFC 9111). `http-cache-semantics` decides; what it takes from a head is made unambiguous before
+ * ({@link judgedHead}), and what it is silent about is added: stale answers, Authorization, cookies. The warm case has a short way.
+ */
 import CachePolicy from 'http-cache-semantics';
 import type { Clock } from '../../lib/clock.ts';
 import { type CacheDirectives, fieldValue, type HeaderFields, parseCacheControl } from '../../lib/http/index.ts';
 import type { ProxyRequest } from '../../lib/kit/index.ts';
+import { judgedHead, seconds } from './judged-head.ts';
 
 /** The rules of one answer to one request, as they can be kept. Times in milliseconds since 1970. */
 export interface FreshnessRules {
@@ -16,7 +20,34 @@ export interface FreshnessRules {
   readonly isJoinable: boolean;
   readonly bornAt: number;
   readonly staleAt: number;
+  /** Until when it may be given while it is being asked about (RFC 5861 3). */
+  readonly revalidatingUntil: number;
+  /** Until when it may be given in place of an error (RFC 5861 4). */
+  readonly insteadOfErrorUntil: number;
+  /** Until when it may be given when the origin cannot be reached (RFC 9111 4.2.4). */
+  readonly disconnectedUntil: number;
 }
+
+/** An answer, as far as its freshness goes. */
+export interface JudgedAnswer {
+  /** @default 200 */
+  readonly status?: number | undefined;
+  readonly headers: HeaderFields;
+  /** Milliseconds between asking for it and its head. @default 0 */
+  readonly delayMs?: number | undefined;
+}
+
+export interface JudgingOptions {
+  readonly clock: Clock;
+  /** CDN-Cache-Control goes before Cache-Control (RFC 9213). */
+  readonly isTargeted: boolean;
+}
+
+/** How long an answer is given when its origin cannot be reached, where the origin says nothing of it. Policy, not protocol. */
+const DISCONNECTED_MS = 24 * 3600_000;
+
+/** A time that has passed. */
+const NEVER = 0;
 
 /** {@link FreshnessRules}, put to requests. */
 export class Freshness implements FreshnessRules {
@@ -26,10 +57,13 @@ export class Freshness implements FreshnessRules {
   readonly isJoinable: boolean;
   readonly bornAt: number;
   readonly staleAt: number;
+  readonly revalidatingUntil: number;
+  readonly insteadOfErrorUntil: number;
+  readonly disconnectedUntil: number;
   readonly #clock: Clock;
 
-  static of(request: ProxyRequest, head: HeaderFields, clock: Clock): Freshness {
-    return new Freshness(rulesOf(request, head, clock.now()), clock);
+  static of(request: ProxyRequest, answer: JudgedAnswer, options: JudgingOptions): Freshness {
+    return new Freshness(rulesOf(request, answer, options), options.clock);
   }
 
   constructor(rules: FreshnessRules, clock: Clock) {
@@ -39,18 +73,53 @@ export class Freshness implements FreshnessRules {
     this.isJoinable = rules.isJoinable;
     this.bornAt = rules.bornAt;
     this.staleAt = rules.staleAt;
+    this.revalidatingUntil = rules.revalidatingUntil;
+    this.insteadOfErrorUntil = rules.insteadOfErrorUntil;
+    this.disconnectedUntil = rules.disconnectedUntil;
     this.#clock = clock;
+  }
+
+  /** As it can be kept. */
+  get rules(): FreshnessRules {
+    const { isStorable, isForbidden, sharesAuthorized, isJoinable, bornAt, staleAt } = this;
+    const { revalidatingUntil, insteadOfErrorUntil, disconnectedUntil } = this;
+    return {
+      isStorable,
+      isForbidden,
+      sharesAuthorized,
+      isJoinable,
+      bornAt,
+      staleAt,
+      revalidatingUntil,
+      insteadOfErrorUntil,
+      disconnectedUntil,
+    };
   }
 
   /** True when this request may have the answer without asking the origin. */
   isFreshFor(headers: HeaderFields): boolean {
+    return this.#isGoodFor(headers, this.staleAt);
+  }
+
+  /** True when this request may have the answer while the origin is asked. */
+  isFreshEnoughFor(headers: HeaderFields): boolean {
+    return this.#isGoodFor(headers, this.revalidatingUntil);
+  }
+
+  /** True when the request that came meanwhile may have what is still coming, however short it lives. */
+  isJoinableFor(headers: HeaderFields): boolean {
+    return this.isJoinable && this.#isSharedWith(headers) && !asksAnew(headers);
+  }
+
+  /** True when this request gets the answer rather than an error. @param isDisconnected the origin gave none at all */
+  isBetterThanError(headers: HeaderFields, isDisconnected: boolean): boolean {
     const now = this.#clock.now();
-    // The clock has been put back: how old the answer is, nobody knows.
-    if (now < this.bornAt) return false;
-    if (headers['authorization'] !== undefined && !this.sharesAuthorized) return false;
-    const cacheControl = headers['cache-control'];
-    if (cacheControl === undefined && headers['pragma'] === undefined) return now < this.staleAt;
-    return this.#satisfies(parseCacheControl(fieldValue(headers, 'cache-control')), headers, now);
+    if (now < this.bornAt || !this.#isSharedWith(headers) || asksAnew(headers)) return false;
+    const asked = seconds(parseCacheControl(fieldValue(headers, 'cache-control')).get('stale-if-error'));
+    const until = isDisconnected ? this.disconnectedUntil : this.insteadOfErrorUntil;
+    // The origin has the last word where it wants to be asked first.
+    const widened = asked === undefined || this.disconnectedUntil === NEVER ? until : this.staleAt + asked * 1000;
+    return now < Math.max(until, widened);
   }
 
   /** Seconds for the Age field. */
@@ -58,38 +127,76 @@ export class Freshness implements FreshnessRules {
     return Math.max(0, Math.floor((this.#clock.now() - this.bornAt) / 1000));
   }
 
+  #isGoodFor(headers: HeaderFields, until: number): boolean {
+    const now = this.#clock.now();
+    // The clock has been put back: how old the answer is, nobody knows.
+    if (now < this.bornAt) return false;
+    if (!this.#isSharedWith(headers)) return false;
+    const cacheControl = headers['cache-control'];
+    if (cacheControl === undefined && headers['pragma'] === undefined) return now < until;
+    return this.#satisfies(parseCacheControl(fieldValue(headers, 'cache-control')), headers, now, until);
+  }
+
+  #isSharedWith(headers: HeaderFields): boolean {
+    return headers['authorization'] === undefined || this.sharesAuthorized;
+  }
+
   /** Request directives (RFC 9111 5.2.1). max-stale is not honoured: it would let one client keep stale bytes alive for nobody's benefit. */
-  #satisfies(directives: CacheDirectives, headers: HeaderFields, now: number): boolean {
-    if (directives.has('no-cache')) return false;
-    if (directives.size === 0 && /no-cache/i.test(fieldValue(headers, 'pragma') ?? '')) return false;
-    const maxAge = directives.get('max-age');
-    if (typeof maxAge === 'string' && this.age > Number(maxAge)) return false;
-    const minFresh = directives.get('min-fresh');
-    return now + (typeof minFresh === 'string' ? Number(minFresh) * 1000 : 0) < this.staleAt;
+  #satisfies(directives: CacheDirectives, headers: HeaderFields, now: number, until: number): boolean {
+    if (asksAnew(headers, directives)) return false;
+    const maxAge = seconds(directives.get('max-age'));
+    if (maxAge !== undefined && this.age > maxAge) return false;
+    const minFresh = seconds(directives.get('min-fresh'));
+    // Who wants so and so much freshness wants no stale answer either.
+    return minFresh === undefined ? now < until : now + minFresh * 1000 < this.staleAt;
   }
 }
 
-function rulesOf(request: ProxyRequest, head: HeaderFields, now: number): FreshnessRules {
-  const directives = parseCacheControl(fieldValue(head, 'cache-control'));
+/** True for a request that wants the origin's own word: no-cache, or its ancestor. */
+function asksAnew(headers: HeaderFields, parsed?: CacheDirectives): boolean {
+  const directives = parsed ?? parseCacheControl(fieldValue(headers, 'cache-control'));
+  return directives.has('no-cache') || (directives.size === 0 && /no-cache/i.test(fieldValue(headers, 'pragma') ?? ''));
+}
+
+function rulesOf(request: ProxyRequest, answer: JudgedAnswer, { clock, isTargeted }: JudgingOptions): FreshnessRules {
+  const { status = 200, headers, delayMs = 0 } = answer;
+  const now = clock.now();
+  const { head, directives, isExplicit, ageSeconds } = judgedHead(headers, now, isTargeted);
   const policy = new CachePolicy(
     { method: 'GET', url: request.target, headers: request.headers as Record<string, string> },
-    { status: 200, headers: head as Record<string, string> },
+    { status, headers: head },
     { shared: true },
   );
   const requested = parseCacheControl(fieldValue(request.headers, 'cache-control'));
   const isForbidden = directives.has('no-store') || requested.has('no-store');
   // Cookies are for one user, whatever else the head says.
-  const personal = head['set-cookie'] !== undefined && !directives.has('public') && !directives.has('s-maxage');
-  const isStorable = policy.storable() && !isForbidden && !personal;
-  const explicit = directives.has('max-age') || directives.has('s-maxage') || head['expires'] !== undefined;
-  const mustAsk = directives.has('no-cache') || directives.has('must-revalidate') || directives.has('proxy-revalidate');
+  const personal = headers['set-cookie'] !== undefined && !directives.has('public') && !directives.has('s-maxage');
+  const isStorable = policy.storable() && !isForbidden && !personal && !directives.has('private');
+  const mustAsk =
+    directives.has('no-cache') ||
+    directives.has('must-revalidate') ||
+    directives.has('proxy-revalidate') ||
+    directives.has('s-maxage');
+  const lifetimeMs = Math.min(policy.maxAge() * 1000, MAX_LIFETIME_MS);
+  const bornAt = now - Math.min(ageSeconds * 1000 + delayMs, MAX_LIFETIME_MS);
+  const staleAt = bornAt + lifetimeMs;
+  const whileAsking = seconds(directives.get('stale-while-revalidate')) ?? 0;
+  const insteadOfError = seconds(directives.get('stale-if-error'));
   return {
     isForbidden,
     isStorable,
     sharesAuthorized: directives.has('public') || directives.has('s-maxage') || directives.has('must-revalidate'),
     // Without an explicit lifetime the heuristic is ours: an answer outlives the transfer it is still part of.
-    isJoinable: isStorable && !directives.has('no-cache') && (policy.timeToLive() > 0 || (!explicit && !mustAsk)),
-    bornAt: now - policy.age() * 1000,
-    staleAt: now + policy.timeToLive(),
+    isJoinable: isStorable && !directives.has('no-cache') && (staleAt > now || (!isExplicit && !mustAsk)),
+    bornAt,
+    staleAt,
+    revalidatingUntil: mustAsk ? staleAt : staleAt + whileAsking * 1000,
+    insteadOfErrorUntil: mustAsk || insteadOfError === undefined ? NEVER : staleAt + insteadOfError * 1000,
+    disconnectedUntil: mustAsk
+      ? NEVER
+      : staleAt + (insteadOfError === undefined ? DISCONNECTED_MS : insteadOfError * 1000),
   };
 }
+
+/** Longer than any answer lives; numbers stay exact. */
+const MAX_LIFETIME_MS = 100 * 365 * 24 * 3600_000;

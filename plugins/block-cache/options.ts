@@ -18,6 +18,10 @@ export interface BlockCacheOptions {
   readonly joinWaitMs?: number | undefined;
   /** Milliseconds a plain fetch goes on after its last client has left. @default 5000 */
   readonly lingerMs?: number | undefined;
+  /** Bytes of a content that is described here; a longer one passes. @default Infinity */
+  readonly maxContentBytes?: number | undefined;
+  /** Whether CDN-Cache-Control goes before Cache-Control (RFC 9213). @default false */
+  readonly cdnCacheControl?: boolean | undefined;
   /** Keeps across restarts what is known of contents. Its blocks are kept by the block store. */
   readonly records?: RecordStore | undefined;
   readonly observer?: Observer | undefined;
@@ -31,6 +35,8 @@ export interface ResolvedBlockCacheOptions {
   readonly maxPendingBytes: number;
   readonly joinWaitMs: number;
   readonly lingerMs: number;
+  readonly maxContentBytes: number;
+  readonly cdnCacheControl: boolean;
 }
 
 const MiB = 1024 * 1024;
@@ -43,5 +49,7 @@ export function resolveBlockCacheOptions(options: Omit<BlockCacheOptions, 'peerd
     maxPendingBytes: options.maxPendingBytes ?? 256 * MiB,
     joinWaitMs: options.joinWaitMs ?? 10_000,
     lingerMs: options.lingerMs ?? 5_000,
+    maxContentBytes: options.maxContentBytes ?? Infinity,
+    cdnCacheControl: options.cdnCacheControl ?? false,
   };
 }

@@ -1,63 +1,66 @@
 import { Readable } from 'node:stream';
+import type { ByteRange } from '../../lib/bytes/index.ts';
 import type { Clock } from '../../lib/clock.ts';
+import { isPeerDistError } from '../../lib/errors.ts';
 import {
   canName,
   fieldValue,
+  formatSpec,
   hasConditions,
   type HeaderFields,
   isStrongTag,
+  parseContentRange,
+  parseRange,
   sameBytes,
   validatorsOf,
 } from '../../lib/http/index.ts';
 import type { Next, ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
-import type { Observer } from '../../lib/observer.ts';
-import type { PeerDist } from '../../lib/peerdist/index.ts';
-import { type CacheStatus, withCacheStatus } from './cache-status.ts';
-import { cachedHead, type CachedResource, openResource } from './cached-resource.ts';
-import type { Catalogue } from './catalogue.ts';
+import type { CacheStatus } from './cache-status.ts';
+import { withCacheStatus } from './cache-status.ts';
+import { cachedHead, CachedResource } from './cached-resource.ts';
+import { type Catalogue, selectingNames } from './catalogue.ts';
+import type { CodedAnswers } from './coded-answers.ts';
 import { type Landing, Leash } from './flights.ts';
-import { Freshness } from './freshness.ts';
+import { Freshness, type JudgingOptions } from './freshness.ts';
+import type { Keeper } from './keeper.ts';
 import type { ResolvedBlockCacheOptions } from './options.ts';
-import type { PlainBodies } from './plain-bodies.ts';
 import type { Serving } from './serve.ts';
-import {
-  askForContentInformation,
-  hashRequest,
-  isCoded,
-  isHashPromised,
-  knowsPeerDist,
-  readSmallBody,
-  withoutCoding,
-} from './upstream.ts';
+import type { Transfers } from './transfers.ts';
+import { askForContentInformation, isCoded, isHashPromised, knowsPeerDist, withoutCoding } from './upstream.ts';
 
 export interface OriginAnswersComponents {
-  readonly peerdist: PeerDist;
   readonly catalogue: Catalogue;
   readonly serving: Serving;
-  readonly plainBodies: PlainBodies;
+  readonly transfers: Transfers;
+  readonly keeper: Keeper;
+  readonly coded: CodedAnswers;
   readonly options: ResolvedBlockCacheOptions;
-  readonly observer: Observer;
+  readonly judging: JudgingOptions;
   readonly clock: Clock;
 }
 
-/** Asks the origin and makes something of each kind of answer: 304, content information, a body that is being hashed, anything else. */
+/** One question to the origin on behalf of a client. */
+interface Question {
+  readonly request: ProxyRequest;
+  readonly next: Next;
+  /** What is known and asked about; whoever asks holds it. */
+  readonly stale: CachedResource | undefined;
+  /** Called as soon as others can find what came, and with what they should do if they find nothing. */
+  readonly landed: (landing: Landing) => void;
+  readonly status: CacheStatus;
+  readonly askedAt: number;
+  readonly leash: Leash;
+}
+
+/**
+ * Asks the origin and makes something of each kind of answer: 304, an error, content information, a body that is being hashed, one that may be
+ * kept, anything else.
+ */
 export class OriginAnswers {
-  readonly #peerdist: PeerDist;
-  readonly #catalogue: Catalogue;
-  readonly #serving: Serving;
-  readonly #plainBodies: PlainBodies;
-  readonly #options: ResolvedBlockCacheOptions;
-  readonly #observer: Observer;
-  readonly #clock: Clock;
+  readonly #components: OriginAnswersComponents;
 
   constructor(components: OriginAnswersComponents) {
-    this.#peerdist = components.peerdist;
-    this.#catalogue = components.catalogue;
-    this.#serving = components.serving;
-    this.#plainBodies = components.plainBodies;
-    this.#options = components.options;
-    this.#observer = components.observer;
-    this.#clock = components.clock;
+    this.#components = components;
   }
 
   /**
@@ -72,165 +75,239 @@ export class OriginAnswers {
     stale: CachedResource | undefined,
     landed: (landing: Landing) => void,
   ): Promise<ProxyResponse> {
+    const { options, serving, clock, coded } = this.#components;
     const leash = new Leash(request.signal);
-    let ask = askForContentInformation(request, this.#options.maxContentInformationVersion).with({
-      signal: leash.signal,
-    });
+    const status = stale === undefined ? 'fwd=uri-miss' : 'fwd=stale';
+    const question: Question = { request, next, stale, landed, status, askedAt: clock.now(), leash };
+    const severalRanges = rangeCount(request) > 1;
+    let ask = askForContentInformation(
+      severalRanges ? firstRangeOnly(request) : request,
+      options.maxContentInformationVersion,
+    ).with({ signal: leash.signal });
     const revalidating = stale !== undefined && !hasConditions(request.headers);
     if (revalidating) ask = ask.with({ headers: { ...ask.headers, ...condition(stale) } });
-    const response = await next(ask);
+    let response: ProxyResponse;
+    try {
+      response = await next(ask);
+    } catch (error) {
+      if (request.signal.aborted || !isOriginFailure(error)) throw error;
+      const instead = this.#insteadOfError(question, true);
+      if (instead === undefined) throw error;
+      landed('alone');
+      return instead;
+    }
+    if (response.status >= 500) {
+      const instead = this.#insteadOfError(question, false);
+      if (instead !== undefined) {
+        response.discard();
+        landed('alone');
+        return instead;
+      }
+    }
     if (response.status === 304 && stale !== undefined) {
-      const answer = this.#notModified(request, next, stale, response, revalidating);
+      const answer = this.#notModified(question, stale, response, revalidating);
       landed('alone');
       return answer;
     }
-    const status = stale === undefined ? 'fwd=uri-miss' : 'fwd=stale';
-    if (isCoded(response)) return this.#receiveCoded(request, next, response, status, landed);
-    const promised = await this.#receivePromised(request, next, response, leash, status, landed);
-    if (promised !== undefined) return promised;
+    if (isCoded(response)) return coded.receive(question, response, serving);
+    const kept = this.#receivePromised(question, response) ?? this.#receivePlain(question, response);
+    if (kept !== undefined) return kept;
+    if (severalRanges && response.status === 206) {
+      response.discard();
+      landed('again');
+      return serving.serveIdentity(request, next);
+    }
+    // What is not kept takes the place of what was kept all the same (RFC 9111 4).
+    if (stale !== undefined && replaces(response)) this.#components.catalogue.forget(request);
     // A part or a 304 came of this client's own range or condition; the next one may get something that can be shared.
     const partial = response.status === 206 || response.status === 304;
     landed(knowsPeerDist(response) ? (partial ? 'again' : 'alone') : 'never');
-    return this.#serving.passPlain(request, response, status);
+    return serving.passPlain(request, response, status);
+  }
+
+  /** What is stale, where that is better than no answer or an error (RFC 9111 4.2.4, RFC 5861 4). */
+  #insteadOfError(
+    { request, next, stale }: Question,
+    isDisconnected: boolean,
+  ): Promise<ProxyResponse> | undefined {
+    if (stale === undefined || (stale.whole === undefined && stale.length !== 0)) return undefined;
+    if (!stale.freshness.isBetterThanError(request.headers, isDisconnected)) return undefined;
+    return this.#components.serving.serve(stale, request, next, 'fwd=stale; detail=stale-if-error');
   }
 
   async #notModified(
-    request: ProxyRequest,
-    next: Next,
+    { request, next }: Question,
     stale: CachedResource,
     response: ProxyResponse,
     revalidating: boolean,
   ): Promise<ProxyResponse> {
+    const { catalogue, serving } = this.#components;
     const { etag } = validatorsOf(response.headers);
-    const same = etag === undefined ? revalidating : isStrongTag(etag) && etag === stale.validators.etag;
+    const same =
+      etag === undefined ? revalidating : isSameTag(etag, stale.validators.etag) && (revalidating || isStrongTag(etag));
     if (same) this.#freshen(request, stale, response);
     if (!revalidating) return withCacheStatus(withoutCoding(response), 'fwd=stale');
     response.discard();
-    if (same) return this.#serving.serve(stale, request, next, 'fwd=stale; fwd-status=304', { conditions: false });
-    this.#catalogue.forget(request);
-    return this.#serving.serveIdentity(request, next);
+    if (same) return serving.serve(stale, request, next, 'fwd=stale; fwd-status=304', { conditions: false });
+    catalogue.forget(request);
+    return serving.serveIdentity(request, next);
   }
 
   /** The fields of a 304 replace the stored ones (RFC 9111 4.3.4); where the new ones forbid keeping, this exchange is the last. */
   #freshen(request: ProxyRequest, stale: CachedResource, response: ProxyResponse): void {
-    const head = { ...stale.head, ...cachedHead(response.headers) };
-    const freshness = Freshness.of(request, { ...head, age: response.headers['age'] }, this.#clock);
+    const { catalogue } = this.#components;
+    const head = { ...stale.head, ...updatedFields(response.headers, stale) };
+    const headers = { ...head, age: response.headers['age'] };
+    const freshness = Freshness.of(request, { status: stale.status, headers }, this.#components.judging);
     if (freshness.isStorable) {
       stale.head = head;
       stale.freshness = freshness;
-      this.#catalogue.remember(request, stale);
-    } else if (request.headers['authorization'] === undefined) this.#catalogue.forget(request);
+      catalogue.remember(request, stale);
+    } else if (request.headers['authorization'] === undefined) catalogue.forget(request);
   }
 
-  /** Content information instead of a body: open it, remember it where that is allowed, serve from blocks. */
-  async #receiveCoded(
-    request: ProxyRequest,
-    next: Next,
+  /**
+   * A plain body that the origin is hashing: shared while it runs, asked about when it has ended. Undefined when it is none, or when it cannot
+   * be held; it is then like any other.
+   */
+  #receivePromised(question: Question, response: ProxyResponse): Promise<ProxyResponse> | undefined {
+    const { request, next, leash } = question;
+    const { transfers, keeper, coded } = this.#components;
+    const length = Number(fieldValue(response.headers, 'content-length') ?? Number.NaN);
+    if (response.status !== 200 || !isHashPromised(response) || !(response.body instanceof Readable)) return undefined;
+    const validators = validatorsOf(response.headers);
+    const freshness = this.#judge(question, response);
+    if (!(length > 0) || freshness.isForbidden || !canName(validators) || !transfers.hasRoom(length)) return undefined;
+    const resource = resourceOf(response, freshness, length);
+    const { signal } = leash.release();
+    keeper.hold(resource, request, response, length, () => coded.describe(request, next, resource, signal));
+    return this.#serveNew(question, resource, response);
+  }
+
+  /** A body, or a part of one, that a shared cache may keep (RFC 9111 3, 3.3). Undefined for any other. */
+  #receivePlain(question: Question, response: ProxyResponse): Promise<ProxyResponse> | undefined {
+    const { request, stale, leash } = question;
+    const { keeper, clock, options } = this.#components;
+    const range = bodyRange(response);
+    if (range === 'contradiction') return undefined;
+    const freshness = this.#judge(question, response);
+    const validators = validatorsOf(response.headers);
+    const isUseful =
+      freshness.staleAt > clock.now() || validators.etag !== undefined || validators.lastModified !== undefined;
+    if (!freshness.isStorable || !isUseful || selectingNames(response.headers) === undefined) return undefined;
+    const isPart = response.status === 206;
+    if (isPart && !isStrongTag(validators.etag)) return undefined;
+    const total = isPart ? parseContentRange(fieldValue(response.headers, 'content-range'))?.total : range?.length;
+    if (isPart && total === undefined) return undefined;
+    const length = response.body === null ? 0 : total;
+    if (length !== undefined && length > options.maxContentBytes) return undefined;
+    // Parts of one state of a content belong together (RFC 9111 3.4).
+    const same = isPart && stale !== undefined && stale.length === total && sameBytes(validators, stale.validators) ? stale : undefined;
+    const resource = same ?? resourceOf(response, freshness, length);
+    if (same !== undefined) {
+      same.head = { ...same.head, ...cachedHead(response.headers) };
+      same.freshness = freshness;
+      same.hold();
+    }
+    if (length !== 0 && !keeper.record(resource, request, response, range)) {
+      resource.release();
+      return undefined;
+    }
+    leash.release();
+    return this.#serveNew(question, resource, response);
+  }
+
+  /** What is new is found from now on by others, and given to whom it was asked for. */
+  async #serveNew(
+    { request, next, status, landed }: Question,
+    resource: CachedResource,
     response: ProxyResponse,
-    status: CacheStatus,
-    landed: (landing: Landing) => void,
   ): Promise<ProxyResponse> {
-    if (response.status !== 200 && response.status !== 206) {
-      // Content information of an error page, say: it describes nothing that could be served as a 200.
-      response.discard();
-      return this.#serving.serveIdentity(request, next);
-    }
-    let resource: CachedResource;
-    try {
-      resource = await this.#open(request, response);
-      const whole = response.status === 206 ? await this.#openWhole(request, next, resource) : undefined;
-      if (whole !== undefined) {
-        resource.release();
-        resource = whole;
-      }
-    } catch (error) {
-      if (request.signal.aborted) throw error;
-      request.report(this.#observer, { type: 'content_information', result: 'rejected' });
-      return this.#serving.serveIdentity(request, next);
-    }
-    if (resource.handle.description?.range.length === resource.length) this.#catalogue.remember(request, resource);
+    const { catalogue, serving } = this.#components;
+    catalogue.remember(request, resource);
     landed('alone');
+    // An origin that ignored a range sends everything, and so do we.
+    const asked = response.status === 206 ? request : withoutRange(request);
     try {
-      return await this.#serving.serve(resource, request, next, status, { conditions: false });
+      return await serving.serve(resource, asked, next, status, { conditions: false, answer: response.headers });
     } finally {
       resource.release();
     }
   }
 
-  async #open(request: ProxyRequest, response: ProxyResponse): Promise<CachedResource> {
-    const observer = request.observedBy(this.#observer);
-    try {
-      const encoded = await readSmallBody(response, this.#options.maxContentInformationBytes);
-      observer({ type: 'wan', kind: 'content_information', bytes: encoded.byteLength });
-      const resource = await openResource({ peerdist: this.#peerdist, request, response, encoded, clock: this.#clock });
-      observer({ type: 'content_information', result: 'received' });
-      return resource;
-    } finally {
-      response.discard();
-    }
-  }
-
-  /** After a described range: the whole content's description, which serves every later range too. */
-  async #openWhole(request: ProxyRequest, next: Next, part: CachedResource): Promise<CachedResource | undefined> {
-    if (!part.freshness.isStorable) return undefined;
-    try {
-      const whole = await this.#describe(request, next, part.validators, request.signal);
-      if (whole === undefined || whole.length === part.length) return whole;
-      whole.release();
-      return undefined;
-    } catch {
-      return undefined;
-    }
-  }
-
-  /** Asks for the content information of the whole content; undefined when the origin sends anything else. */
-  async #describe(
-    request: ProxyRequest,
-    next: Next,
-    validators: CachedResource['validators'],
-    signal: AbortSignal,
-  ): Promise<CachedResource | undefined> {
-    const response = await next(hashRequest(request, this.#options.maxContentInformationVersion, signal));
-    if (response.status !== 200 || !isCoded(response) || !sameBytes(validatorsOf(response.headers), validators)) {
-      response.discard();
-      return undefined;
-    }
-    return this.#open(request, response);
-  }
-
-  /**
-   * A plain body that the origin is hashing: shared while it runs, asked about when it has ended. Undefined when it is none, or
-   * when it cannot be held; it then passes like any other.
-   */
-  async #receivePromised(
-    request: ProxyRequest,
-    next: Next,
-    response: ProxyResponse,
-    leash: Leash,
-    status: CacheStatus,
-    landed: (landing: Landing) => void,
-  ): Promise<ProxyResponse | undefined> {
-    const length = Number(fieldValue(response.headers, 'content-length') ?? Number.NaN);
-    if (response.status !== 200 || !isHashPromised(response) || !(response.body instanceof Readable)) return undefined;
-    const freshness = Freshness.of(request, response.headers, this.#clock);
-    const validators = validatorsOf(response.headers);
-    if (!(length > 0) || freshness.isForbidden || !canName(validators) || !this.#plainBodies.hasRoom(length))
-      return undefined;
-    const transfer = leash.release();
-    const plain = this.#plainBodies.add(request, response, freshness, length, async () => {
-      const resource = await this.#describe(request, next, validators, transfer.signal);
-      return resource && { resource, keep: () => this.#catalogue.remember(request, resource) };
-    });
-    const answer = this.#serving.servePlain(plain, withoutRange(request), status);
-    landed('alone');
-    return answer;
+  #judge({ request, askedAt }: Question, { status, headers }: ProxyResponse): Freshness {
+    const delayMs = this.#components.clock.now() - askedAt;
+    // A part is judged as the whole it belongs to.
+    return Freshness.of(request, { status: status === 206 ? 200 : status, headers, delayMs }, this.#components.judging);
   }
 }
 
-function condition({ validators }: CachedResource): HeaderFields {
-  return validators.etag === undefined
-    ? { 'if-modified-since': validators.lastModified }
-    : { 'if-none-match': validators.etag };
+/** What is known of an answer whose content is about to come; the caller holds it. */
+function resourceOf(
+  { status, statusText, headers }: ProxyResponse,
+  freshness: Freshness,
+  length: number | undefined,
+): CachedResource {
+  return new CachedResource({
+    // A part is a part of a 200 (RFC 9111 3.3).
+    status: status === 206 ? 200 : status,
+    statusText: status === 206 ? undefined : statusText,
+    validators: validatorsOf(headers),
+    head: cachedHead(headers),
+    freshness,
+    length,
+  });
+}
+
+/** The range of the content that an answer's body is; undefined for a whole one of unknown length. */
+function bodyRange({ status, headers }: ProxyResponse): ByteRange | undefined | 'contradiction' {
+  const field = fieldValue(headers, 'content-length');
+  if (field !== undefined && !/^\d{1,15}$/.test(field)) return 'contradiction';
+  const length = field === undefined ? undefined : Number(field);
+  if (status !== 206) return length === undefined ? undefined : { offset: 0, length };
+  // Several parts in one body, or a head that contradicts itself.
+  const range = parseContentRange(fieldValue(headers, 'content-range'))?.range;
+  return range === undefined || (length !== undefined && length !== range.length) ? 'contradiction' : range;
+}
+
+/** Errors of the origin and the way to it, rather than of the client or ourselves. */
+function isOriginFailure(error: unknown): boolean {
+  return (
+    isPeerDistError(error, 'ERR_PEERDIST_ORIGIN_UNREACHABLE') ||
+    isPeerDistError(error, 'ERR_PEERDIST_ORIGIN_TIMEOUT') ||
+    isPeerDistError(error, 'ERR_PEERDIST_ORIGIN_PROTOCOL')
+  );
+}
+
+/** True for an answer that says what the resource is now. */
+function replaces({ status }: ProxyResponse): boolean {
+  return (status >= 200 && status < 300) || status === 404 || status === 410;
+}
+
+/** Weak comparison (RFC 9110 8.8.3.2). */
+function isSameTag(a: string, b: string | undefined): boolean {
+  return b !== undefined && a.replace(/^W\//, '') === b.replace(/^W\//, '');
+}
+
+/** Fields of a 304 that take the place of stored ones; those that describe the bytes do not (RFC 9111 3.2). */
+function updatedFields(headers: HeaderFields, stale: CachedResource): HeaderFields {
+  const { 'content-encoding': _, etag, ...fields } = cachedHead(headers);
+  return { ...fields, etag: stale.validators.etag ?? etag };
+}
+
+function condition({ validators: { etag, lastModified } }: CachedResource): HeaderFields {
+  if (etag !== undefined) return { 'if-none-match': etag };
+  return lastModified === undefined ? {} : { 'if-modified-since': lastModified };
+}
+
+function rangeCount({ headers }: ProxyRequest): number {
+  return headers['range'] === undefined ? 0 : (parseRange(fieldValue(headers, 'range'))?.length ?? 0);
+}
+
+/** Several ranges are put together here: the answer to one tells what the others are parts of. */
+function firstRangeOnly(request: ProxyRequest): ProxyRequest {
+  const [first] = parseRange(fieldValue(request.headers, 'range')) ?? [];
+  return request.with({ headers: { ...request.headers, range: first && formatSpec(first) } });
 }
 
 /** An origin that ignored a range sends everything, and so do we. */

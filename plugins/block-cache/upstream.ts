@@ -51,7 +51,7 @@ export function hashRequest(request: ProxyRequest, max: 1 | 2, signal: AbortSign
 }
 
 /** Our own GET with the client's end-to-end fields, but none of its conditions, ranges and codings. */
-function ownRequest(request: ProxyRequest, signal: AbortSignal, fields: HeaderFields): ProxyRequest {
+export function ownRequest(request: ProxyRequest, signal: AbortSignal, fields: HeaderFields): ProxyRequest {
   return request.with({
     method: 'GET',
     body: null,
@@ -108,6 +108,7 @@ export async function fetchMissingData(
     next,
     validators,
     contentLength,
+    contentCoding,
     observer,
     signal,
   }: {
@@ -115,6 +116,8 @@ export async function fetchMissingData(
     next: Next;
     validators: Validators;
     contentLength: number;
+    /** Content-Encoding of the bytes wanted. */
+    contentCoding: string | undefined;
     observer: Observer;
     signal: AbortSignal;
   },
@@ -124,12 +127,13 @@ export async function fetchMissingData(
   const response = await next(
     ownRequest(request, signal, {
       range: formatRange(missing),
+      ...(contentCoding === undefined ? {} : { 'accept-encoding': request.headers['accept-encoding'] }),
       ...(condition === undefined ? {} : { 'if-range': condition }),
       [PEERDIST_HEADER]: formatPeerDist({ version: VERSION, missingDataRequest: true }),
     }),
   );
   try {
-    checkMissingData(response, validators, contentLength, missing);
+    checkMissingData(response, { validators, contentLength, contentCoding }, missing);
   } catch (error) {
     response.discard();
     throw error;
@@ -139,8 +143,15 @@ export async function fetchMissingData(
 
 function checkMissingData(
   response: ProxyResponse,
-  validators: Validators,
-  contentLength: number,
+  {
+    validators,
+    contentLength,
+    contentCoding,
+  }: {
+    readonly validators: Validators;
+    readonly contentLength: number;
+    readonly contentCoding: string | undefined;
+  },
   missing: ByteRange,
 ): void {
   const { status, headers } = response;
@@ -150,8 +161,8 @@ function checkMissingData(
   }
   const now = validatorsOf(headers);
   if ((now.etag !== undefined || now.lastModified !== undefined) && !sameBytes(now, validators)) throw changed();
-  if (headers['content-encoding'] !== undefined)
-    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin encoded missing data');
+  if (fieldValue(headers, 'content-encoding') !== contentCoding)
+    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin encoded missing data otherwise');
   if (status === 200) {
     // An origin without ranges: of use only where everything is missing.
     if (missing.offset === 0 && missing.length === contentLength) return;

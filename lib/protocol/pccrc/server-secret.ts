@@ -1,4 +1,4 @@
-import type { HashProvider } from '../../crypto/index.ts';
+import { deriveKey, type HashProvider } from '../../crypto/index.ts';
 import { PeerDistError } from '../../errors.ts';
 import type { ContentHashAlgorithm } from './constants.ts';
 
@@ -34,6 +34,15 @@ export class ServerSecret {
   /** Ks: the hash of the secret key, `algorithm.hashBytes` long (MS-PCCRC 2.2). A fresh array. */
   key(provider: HashProvider, algorithm: ContentHashAlgorithm): Uint8Array {
     return provider.digest(algorithm.digest, this.#secretKey).subarray(0, algorithm.hashBytes);
+  }
+
+  /**
+   * A secret for another use, see {@link deriveKey}.
+   *
+   * @param use what it is for
+   */
+  derive(use: string): ServerSecret {
+    return new ServerSecret(deriveKey(this.#secretKey, use));
   }
 
   /** A copy of the secret key, for another thread of this process or the file that keeps it. It must not be shown or logged. */

@@ -90,13 +90,14 @@ export function urlsOf(typed: string): readonly string[] {
 /** Bytes of each content that the variants of a resource have, by the name its content information is kept under. */
 function contentsOf(role: RoleName, record: Uint8Array): Map<string, number> {
   return new Map(
-    resourceVariants(record).map((variant) => {
+    resourceVariants(record).flatMap((variant): [string, number][] => {
       if (role === 'reverse') {
         const { contentId, contentLength } = parsePublishedResource(variant);
-        return [contentId, contentLength];
+        return [[contentId, contentLength]];
       }
-      const { informationName, contentLength } = parseKeptResource(variant);
-      return [informationName, contentLength];
+      const { parts, contentLength } = parseKeptResource(variant);
+      // The content is counted once, however many parts it lies in.
+      return parts.map(({ informationName }, index) => [informationName, index === 0 ? contentLength : 0]);
     }),
   );
 }

@@ -1,0 +1,190 @@
+/** Brings what a content lacks: the parts of it that nobody has asked for yet. */
+import { Readable } from 'node:stream';
+import { type ByteRange, rangeEnd } from '../../lib/bytes/index.ts';
+import { PeerDistError } from '../../lib/errors.ts';
+import { fieldValue, formatRange, parseContentRange, sameBytes, validatorsOf } from '../../lib/http/index.ts';
+import type { Next, ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
+import type { Observer } from '../../lib/observer.ts';
+import type { CachedResource } from './cached-resource.ts';
+import { Leash } from './flights.ts';
+import type { Keeper } from './keeper.ts';
+import { askForContentInformation, isCoded, ownRequest } from './upstream.ts';
+
+/** Gaps are fetched to such edges, so that neighbours do not ask for the rest of each other's blocks. Policy, not protocol. */
+const BLOCK_BYTES = 64 * 1024;
+/** What is fetched ahead of a client that goes on where it stopped: it doubles from the one to the other. Policy, not protocol. */
+const MIN_AHEAD_BYTES = 256 * 1024;
+const MAX_AHEAD_BYTES = 8 * 1024 * 1024;
+/** Places where clients have stopped, remembered for one content. */
+const MAX_CURSORS = 64;
+
+export interface GapsComponents {
+  readonly keeper: Keeper;
+  readonly maxContentInformationVersion: 1 | 2;
+  /** Puts content information that came instead of bytes into the resource. */
+  readonly adopt: (resource: CachedResource, request: ProxyRequest, response: ProxyResponse) => Promise<void>;
+  readonly observer: Observer;
+}
+
+/** What a reader wants: from one byte up to another. */
+export interface Wanted {
+  readonly offset: number;
+  readonly end: number;
+}
+
+/** How clients go through one content. */
+interface Course {
+  /** Where a client has stopped, and how many bytes are fetched ahead of it from there. */
+  readonly cursors: Map<number, number>;
+  /** Gaps being asked for. */
+  readonly asked: Set<{ readonly range: ByteRange; readonly answered: Promise<unknown> }>;
+}
+
+export class Gaps {
+  readonly #components: GapsComponents;
+  readonly #courses = new WeakMap<CachedResource, Course>();
+
+  constructor(components: GapsComponents) {
+    this.#components = components;
+  }
+
+  /** A client is going to have this range: should it go on behind it, more is fetched each time. */
+  noteRange(resource: CachedResource, range: ByteRange): void {
+    const { cursors } = this.#courseOf(resource);
+    const before = cursors.get(range.offset);
+    cursors.delete(range.offset);
+    cursors.set(rangeEnd(range), before === undefined ? 0 : Math.min(MAX_AHEAD_BYTES, Math.max(MIN_AHEAD_BYTES, 2 * before)));
+    if (cursors.size > MAX_CURSORS) cursors.delete(cursors.keys().next().value as number);
+  }
+
+  /**
+   * Begins to bring the byte at `wanted.offset` and what is missing behind it: afterwards the resource has it, or one of its transfers.
+   *
+   * @returns bytes from that one on for this reader alone, where there is no memory to share them; else undefined
+   * @throws {@link PeerDistError} `ERR_PEERDIST_ORIGIN_CHANGED`, `ERR_PEERDIST_ORIGIN_PROTOCOL`, and what `next` throws
+   */
+  async fetch(
+    resource: CachedResource,
+    request: ProxyRequest,
+    next: Next,
+    wanted: Wanted,
+  ): Promise<Readable | undefined> {
+    const { asked, cursors } = this.#courseOf(resource);
+    for (const { range, answered } of asked) {
+      if (wanted.offset < range.offset || wanted.offset >= rangeEnd(range)) continue;
+      await answered.catch(() => {});
+      return undefined;
+    }
+    const range = gapAround(resource, wanted, cursors.get(wanted.end) ?? 0);
+    const answered = this.#ask(resource, request, next, range, wanted);
+    const question = { range, answered };
+    asked.add(question);
+    try {
+      return await answered;
+    } finally {
+      asked.delete(question);
+    }
+  }
+
+  async #ask(
+    resource: CachedResource,
+    request: ProxyRequest,
+    next: Next,
+    range: ByteRange,
+    wanted: Wanted,
+  ): Promise<Readable | undefined> {
+    const { keeper, maxContentInformationVersion, adopt } = this.#components;
+    if (!resource.isCombinable)
+      throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'this content cannot be put together of parts');
+    const leash = new Leash(request.signal);
+    const own = ownRequest(request, leash.signal, {
+      range: formatRange(range),
+      'if-range': resource.validators.etag,
+      // The variant is selected by what the client accepts.
+      'accept-encoding': request.headers['accept-encoding'],
+    });
+    const response = await next(askForContentInformation(own, maxContentInformationVersion));
+    if (isCoded(response)) {
+      await adopt(resource, request, response);
+      return undefined;
+    }
+    let got: ByteRange;
+    try {
+      got = rangeOf(resource, response, wanted.offset);
+    } catch (error) {
+      response.discard();
+      throw error;
+    }
+    const earlier = resource.transferAt(wanted.offset);
+    if (response.status === 200) resource.hasRanges = false;
+    if (response.status === 200 && earlier !== undefined) {
+      response.discard();
+      return undefined;
+    }
+    if (keeper.record(resource, request, response, got)) {
+      // Whoever was to bring these bytes later on need not do so.
+      earlier?.endAt(got.offset);
+      leash.release();
+      return undefined;
+    }
+    return Readable.from(slice(keeper.counted(request, response), wanted.offset - got.offset, wanted.end - wanted.offset), {
+      objectMode: false,
+    });
+  }
+
+  #courseOf(resource: CachedResource): Course {
+    let course = this.#courses.get(resource);
+    if (course === undefined) {
+      course = { cursors: new Map(), asked: new Set() };
+      this.#courses.set(resource, course);
+    }
+    return course;
+  }
+}
+
+/** What to ask for: whole blocks, nothing that is there, and more than is wanted only up to what is fetched ahead. */
+function gapAround(resource: CachedResource, { offset, end }: Wanted, aheadBytes: number): ByteRange {
+  const before = resource.endBefore(offset);
+  const start = Math.max(before, offset - (offset % BLOCK_BYTES));
+  const limit = resource.nextAfter(offset);
+  const stop = Math.min(limit, Math.ceil((end + aheadBytes) / BLOCK_BYTES) * BLOCK_BYTES);
+  return { offset: start, length: stop - start };
+}
+
+/**
+ * Which bytes of the content an answer brings.
+ *
+ * @throws {@link PeerDistError} when they are not of this content, or not those that are wanted
+ */
+function rangeOf(resource: CachedResource, { status, headers }: ProxyResponse, wantedOffset: number): ByteRange {
+  if (status !== 200 && status !== 206) {
+    if ([404, 410, 412, 416].includes(status)) throw changed();
+    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin refused a part', { actual: status });
+  }
+  if (!sameBytes(validatorsOf(headers), resource.validators)) throw changed();
+  if (fieldValue(headers, 'content-encoding') !== resource.contentCoding)
+    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin encoded a part otherwise');
+  const length = resource.length as number;
+  const part =
+    status === 206
+      ? parseContentRange(fieldValue(headers, 'content-range'))
+      : { range: { offset: 0, length }, total: Number(fieldValue(headers, 'content-length')) };
+  if (part?.total !== length) throw changed();
+  if (wantedOffset < part.range.offset || wantedOffset >= rangeEnd(part.range))
+    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin answered another range');
+  return part.range;
+}
+
+function changed(): PeerDistError {
+  return new PeerDistError('ERR_PEERDIST_ORIGIN_CHANGED', 'the content changed at the origin');
+}
+
+async function* slice(stream: Readable, skip: number, length: number): AsyncGenerator<Uint8Array> {
+  let at = 0;
+  for await (const chunk of stream as AsyncIterable<Uint8Array>) {
+    const piece = chunk.subarray(Math.max(0, skip - at), skip + length - at);
+    at += chunk.byteLength;
+    if (piece.byteLength > 0) yield piece;
+    if (at >= skip + length) return;
+  }
+}

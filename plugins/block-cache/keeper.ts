@@ -1,0 +1,137 @@
+import { setImmediate as yieldToOthers } from 'node:timers/promises';
+import type { Readable } from 'node:stream';
+import type { ByteRange } from '../../lib/bytes/index.ts';
+import type { ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
+import type { Observer } from '../../lib/observer.ts';
+import type { ContentHandle, PeerDist } from '../../lib/peerdist/index.ts';
+import { type CachedResource, MIN_SHARED_BYTES, openPart } from './cached-resource.ts';
+import type { Catalogue } from './catalogue.ts';
+import type { Transfer } from './transfer.ts';
+import type { Transfers } from './transfers.ts';
+
+export interface KeeperComponents {
+  readonly peerdist: PeerDist;
+  readonly catalogue: Catalogue;
+  readonly transfers: Transfers;
+  readonly observer: Observer;
+}
+
+/** Bytes given to the store before others get their turn on the thread. */
+const SLICE_BYTES = 1024 * 1024;
+
+/** What the origin sends becomes part of a resource: at once for those who read it meanwhile, and in the store when it has come. */
+export class Keeper {
+  readonly #components: KeeperComponents;
+
+  constructor(components: KeeperComponents) {
+    this.#components = components;
+  }
+
+  /**
+   * Describes a body that its origin does not describe, and keeps it (RFC 9111 3.3, 3.4).
+   *
+   * @param range what of the content it is; without one it is all, of a length that only its end tells
+   * @returns false when there is no memory for it; then nobody has touched the body
+   */
+  record(resource: CachedResource, request: ProxyRequest, response: ProxyResponse, range: ByteRange | undefined): boolean {
+    const transfer = this.#components.transfers.record(response, {
+      start: range?.offset ?? 0,
+      length: range?.length,
+      isPrivate: () => isPrivate(resource, transfer),
+      onBytes: this.#onBytes(request),
+    });
+    if (transfer === undefined) return false;
+    void this.#settle(resource, request, transfer, () => this.#keepRecorded(resource, transfer));
+    return true;
+  }
+
+  /**
+   * Holds a body until its origin has described it; there must be room.
+   *
+   * @param describe asks for the description; undefined when there is none. `adopt` takes it over once its blocks are there
+   */
+  hold(
+    resource: CachedResource,
+    request: ProxyRequest,
+    response: ProxyResponse,
+    length: number,
+    describe: () => Promise<{ readonly handle: ContentHandle; readonly adopt: () => void } | undefined>,
+  ): void {
+    const onBytes = this.#onBytes(request);
+    const transfer = this.#components.transfers.hold(response, { start: 0, length, isPrivate: () => false, onBytes });
+    void this.#settle(resource, request, transfer, async () => {
+      const described = (await transfer.done) ? await describe() : undefined;
+      if (described === undefined) return;
+      try {
+        await cut(transfer, length, described.handle);
+      } finally {
+        described.adopt();
+      }
+    });
+  }
+
+  /** A body that nobody keeps. */
+  counted(request: ProxyRequest, response: ProxyResponse): Readable {
+    return response.counted(this.#onBytes(request)).stream();
+  }
+
+  #onBytes(request: ProxyRequest): (bytes: number) => void {
+    const observer = request.observedBy(this.#components.observer);
+    return (bytes) => observer({ type: 'wan', kind: 'plain', bytes });
+  }
+
+  async #settle(
+    resource: CachedResource,
+    request: ProxyRequest,
+    transfer: Transfer,
+    keep: () => Promise<void>,
+  ): Promise<void> {
+    const { catalogue } = this.#components;
+    resource.hold();
+    resource.transfers.add(transfer);
+    try {
+      await keep();
+    } catch {
+      // The clients have their bytes; that nothing was learnt from them shows in the metrics.
+    }
+    if (resource.parts.length === 0 && resource.length !== 0) resource.isBroken = true;
+    else if (catalogue.has(request, resource)) catalogue.remember(request, resource);
+    resource.transfers.delete(transfer);
+    transfer.release();
+    resource.release();
+  }
+
+  /** A body that broke off is kept as far as it came, where the rest can be had later. */
+  async #keepRecorded(resource: CachedResource, transfer: Transfer): Promise<void> {
+    const { recorder, start } = transfer;
+    const isWhole = await transfer.done;
+    const isUseful = isWhole || (transfer.error !== undefined && resource.isCombinable);
+    if (recorder === undefined || !isUseful) return;
+    resource.length ??= transfer.receivedEnd;
+    if (recorder.recordedBytes === 0) return;
+    const encoded = await recorder.finish();
+    const part = await openPart(this.#components.peerdist, encoded, {
+      base: start,
+      isPrivate: isPrivate(resource, transfer),
+    });
+    resource.addPart(part, encoded);
+  }
+}
+
+/** Cuts what is held into the blocks that its origin has described. */
+async function cut(transfer: Transfer, length: number, handle: ContentHandle): Promise<void> {
+  let slice = 0;
+  for (let offset = 0; offset < length;) {
+    const piece = transfer.pieceAt(offset) as Uint8Array;
+    await handle.addData(offset, piece);
+    offset += piece.byteLength;
+    slice += piece.byteLength;
+    if (slice < SLICE_BYTES) continue;
+    slice = 0;
+    await yieldToOthers();
+  }
+}
+
+function isPrivate({ length }: CachedResource, transfer: Transfer | undefined): boolean {
+  return (length ?? transfer?.receivedEnd ?? 0) < MIN_SHARED_BYTES;
+}
