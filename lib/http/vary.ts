@@ -17,9 +17,23 @@ export function varyNames(response: HeaderFields): readonly string[] | undefined
 export function selectingValues(names: readonly string[], request: HeaderFields): string {
   let selecting = '';
   for (const name of names) {
-    const value = fieldValue(request, name)?.trim();
+    const value = normalized(name, fieldValue(request, name));
     // The length first, so that no value can look like the next name.
     selecting += value === undefined ? `${name}\n` : `${name}:${value.length}:${value}\n`;
   }
   return selecting;
+}
+
+/** Preferences, whose letters' case and, where their weights say all, whose order mean nothing. */
+const PREFERENCES = new Set(['accept-language', 'accept-encoding', 'accept-charset']);
+
+/** One way to write what means the same (RFC 9111 4.1): without the white space that lists allow. */
+function normalized(name: string, value: string | undefined): string | undefined {
+  if (value === undefined || value.includes('"')) return value?.trim();
+  const members = value.split(',').map((member) => member.trim().replace(/\s*;\s*/g, ';'));
+  if (!PREFERENCES.has(name)) return members.join(',');
+  return members
+    .map((member) => member.toLowerCase())
+    .toSorted()
+    .join(',');
 }

@@ -98,13 +98,18 @@ class BlockCache {
   }
 
   /** From what is known, as far as this request may have it: all of it, what has come of it, or parts with what lies between them. */
-  #serveKnown(resource: CachedResource, request: ProxyRequest, next: Next): Promise<ProxyResponse> | undefined {
+  #serveKnown(
+    resource: CachedResource,
+    request: ProxyRequest,
+    next: Next,
+    hasWaited = false,
+  ): Promise<ProxyResponse> | undefined {
     const { headers } = request;
     const { freshness } = resource;
     if (freshness.isFreshFor(headers)) {
       if (resource.whole !== undefined || resource.length === 0) {
-        request.report(this.#observer, { type: 'lookup', result: 'hit' });
-        return this.#serving.serve(resource, request, next, 'hit');
+        request.report(this.#observer, hasWaited ? { type: 'collapsed' } : { type: 'lookup', result: 'hit' });
+        return this.#serving.serve(resource, request, next, hasWaited ? 'fwd=uri-miss; collapsed' : 'hit');
       }
     } else if (resource.transfers.size > 0 && freshness.isJoinableFor(headers)) {
       // It has only just been asked for.
@@ -113,11 +118,16 @@ class BlockCache {
       void this.#revalidate(resource, request, next);
       return this.#serving.serve(resource, request, next, 'hit; detail=stale-while-revalidate');
     } else return undefined;
-    return this.#servePartly(resource, request, next);
+    return this.#servePartly(resource, request, next, hasWaited);
   }
 
   /** From a content that is not all here. */
-  #servePartly(resource: CachedResource, request: ProxyRequest, next: Next): Promise<ProxyResponse> | undefined {
+  #servePartly(
+    resource: CachedResource,
+    request: ProxyRequest,
+    next: Next,
+    hasWaited: boolean,
+  ): Promise<ProxyResponse> | undefined {
     const specs = parseRange(fieldValue(request.headers, 'range'));
     const { length } = resource;
     // How much of it there is going to be, nobody knows yet: ranges are for the origin.
@@ -129,8 +139,9 @@ class BlockCache {
     if (!isUnderWay && !isHere && parseCacheControl(fieldValue(request.headers, 'cache-control')).has('only-if-cached'))
       return undefined;
     for (const range of ranges) this.#gaps.noteRange(resource, range);
-    request.report(this.#observer, isUnderWay ? { type: 'collapsed' } : { type: 'lookup', result: isHere ? 'hit' : 'miss' });
-    const status = isUnderWay ? 'fwd=uri-miss; collapsed' : isHere ? 'hit' : 'fwd=partial';
+    const isShared = hasWaited || isUnderWay;
+    request.report(this.#observer, isShared ? { type: 'collapsed' } : { type: 'lookup', result: isHere ? 'hit' : 'miss' });
+    const status = isShared ? 'fwd=uri-miss; collapsed' : isHere ? 'hit' : 'fwd=partial';
     return this.#serving.serve(resource, request, next, status, { waitMs: this.#joinWaitMs });
   }
 
@@ -218,11 +229,8 @@ class BlockCache {
       }
       const landing = await this.#flights.wait(key, Math.max(0, deadline - this.#clock.now()), request.signal);
       const resource = await this.#catalogue.find(request);
-      const served = resource && this.#serveKnown(resource, request, next);
-      if (served !== undefined) {
-        request.report(this.#observer, { type: 'collapsed' });
-        return served;
-      }
+      const served = resource && this.#serveKnown(resource, request, next, true);
+      if (served !== undefined) return served;
       if (landing === 'alone') return this.#origin.fetch(request, next, stale, () => {});
     }
   }

@@ -1,4 +1,3 @@
-/** Reads a content whose bytes lie in parts, are on their way, or have still to be asked for. */
 import { Readable } from 'node:stream';
 import { type ByteRange, rangeEnd } from '../../lib/bytes/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
@@ -22,53 +21,8 @@ export interface ContentReaderComponents {
 
 /** How far a reader may be ahead of a transfer before it asks for its own place. Policy, not protocol. */
 const SPLIT_BYTES = 4 * 1024 * 1024;
-/** Attempts that bring no byte before the reader gives up. */
+/** Attempts in a row that bring no byte before the reader gives up. */
 const MAX_FRUITLESS = 3;
-
-/**
- * The bytes of a range, in order. A transfer that fails half-way is gone on with from where it stopped, if the origin still has the same content.
- *
- * @param range without one, all there is: the length may not be known yet
- */
-export function readContent(
-  resource: CachedResource,
-  range: ByteRange | undefined,
-  components: ContentReaderComponents,
-): Readable {
-  let inner: Readable | undefined;
-  async function* bytes(): AsyncGenerator<Uint8Array> {
-    let at = range?.offset ?? 0;
-    let fruitless = 0;
-    for (;;) {
-      const end = range === undefined ? resource.length : rangeEnd(range);
-      if (end !== undefined && at >= end) return;
-      const before = at;
-      try {
-        const source = await openAt(resource, at, end, components);
-        if (source === undefined) {
-          if (end === undefined && !resource.hasFailed) return;
-        } else {
-          inner = source.stream;
-          // The reader has left meanwhile.
-          if (stream.destroyed) inner.destroy();
-          for await (const chunk of inner as AsyncIterable<Uint8Array>) {
-            at += chunk.byteLength;
-            if (source.isFromOrigin) components.onOriginBytes(chunk.byteLength);
-            yield chunk;
-          }
-        }
-      } catch (error) {
-        if (!resource.isCombinable || fruitless + 1 >= MAX_FRUITLESS) throw error;
-      }
-      fruitless = at === before ? fruitless + 1 : 0;
-      if (fruitless >= MAX_FRUITLESS)
-        throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin does not bring the rest of the content');
-    }
-  }
-  const stream: Readable = Readable.from(bytes(), { objectMode: false, highWaterMark: 256 * 1024 });
-  stream.once('close', () => inner?.destroy());
-  return stream;
-}
 
 interface Source {
   readonly stream: Readable;
@@ -76,34 +30,136 @@ interface Source {
   readonly isFromOrigin: boolean;
 }
 
-/** What brings the byte at a position, and more behind it if it can. Undefined when that has just changed hands: look again. */
-async function openAt(
-  resource: CachedResource,
-  at: number,
-  end: number | undefined,
-  { readPart, openKept, fetchGap }: ContentReaderComponents,
-): Promise<Source | undefined> {
-  const read = (part: ContentPart): Readable => {
-    const limit = rangeEnd(part.range);
-    return readPart(part, { offset: at, length: Math.min(limit, end ?? limit) - at });
-  };
-  const part = resource.partAt(at);
-  if (part !== undefined) return { stream: read(part), isFromOrigin: false };
-  const transfer = resource.transferAt(at);
-  if (transfer?.isKept(at) === true) {
-    const kept = await openKept(transfer);
-    if (kept === undefined) return undefined;
-    const stream = read(kept);
-    stream.once('close', () => void kept.handle.close());
-    return { stream, isFromOrigin: false };
-  }
-  if (transfer !== undefined && !(resource.isCombinable && transfer.recorder !== undefined && isFarBehind(transfer, at)))
-    return { stream: transfer.createReader(at, end), isFromOrigin: true };
-  if (end === undefined) return undefined;
-  const stream = await fetchGap(at, end);
-  return stream && { stream, isFromOrigin: true };
-}
+/**
+ * The bytes of a range in order, whether they lie in parts, are on their way, or have still to be asked for. A transfer that fails half-way is gone
+ * on with from where it stopped, if the origin still has the same content.
+ *
+ * One source at a time: `#open` finds what brings the next byte, `#pump` hands its bytes on until it ends.
+ */
+export class ContentReader extends Readable {
+  readonly #resource: CachedResource;
+  readonly #components: ContentReaderComponents;
+  readonly #range: ByteRange | undefined;
+  #at: number;
+  #source: Source | undefined;
+  #opening = false;
+  #wanted = false;
+  /** Where the source began, and how many before it brought nothing. */
+  #openedAt = 0;
+  #fruitless = 0;
 
-function isFarBehind(transfer: Transfer, at: number): boolean {
-  return at - transfer.receivedEnd > SPLIT_BYTES;
+  /** @param range without one, all there is: the length may not be known yet */
+  constructor(resource: CachedResource, range: ByteRange | undefined, components: ContentReaderComponents) {
+    super({ highWaterMark: 256 * 1024 });
+    this.#resource = resource;
+    this.#range = range;
+    this.#components = components;
+    this.#at = range?.offset ?? 0;
+  }
+
+  override _read(): void {
+    this.#wanted = true;
+    if (this.#source !== undefined) this.#pump(this.#source);
+    else if (!this.#opening) void this.#open();
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    this.#source?.stream.destroy();
+    callback(error);
+  }
+
+  get #end(): number | undefined {
+    return this.#range === undefined ? this.#resource.length : rangeEnd(this.#range);
+  }
+
+  async #open(): Promise<void> {
+    this.#opening = true;
+    try {
+      while (!this.destroyed) {
+        const end = this.#end;
+        if (end !== undefined && this.#at >= end) return void this.push(null);
+        const source = await this.#find(end);
+        if (source !== undefined) return this.#attach(source);
+        if (end === undefined && !this.#resource.hasFailed) return void this.push(null);
+        this.#countFruitless(this.#at);
+      }
+    } catch (error) {
+      this.destroy(error as Error);
+    } finally {
+      this.#opening = false;
+    }
+  }
+
+  #attach(source: Source): void {
+    const { stream } = source;
+    if (this.destroyed) return void stream.destroy();
+    this.#source = source;
+    this.#openedAt = this.#at;
+    stream.on('readable', () => this.#pump(source));
+    stream.once('end', () => this.#next());
+    stream.once('error', (error) => {
+      if (this.destroyed) return;
+      if (this.#resource.isCombinable) this.#next(error);
+      else this.destroy(error);
+    });
+    this.#pump(source);
+  }
+
+  #pump({ stream, isFromOrigin }: Source): void {
+    while (this.#wanted && !this.destroyed) {
+      const chunk = stream.read() as Uint8Array | null;
+      if (chunk === null) return;
+      this.#at += chunk.byteLength;
+      if (isFromOrigin) this.#components.onOriginBytes(chunk.byteLength);
+      this.#wanted = this.push(chunk);
+    }
+  }
+
+  #next(error?: Error): void {
+    this.#source = undefined;
+    try {
+      this.#countFruitless(this.#openedAt, error);
+    } catch (failure) {
+      this.destroy(failure as Error);
+      return;
+    }
+    void this.#open();
+  }
+
+  /** @throws {@link PeerDistError} when nothing has come for too long, or the error that says why */
+  #countFruitless(before: number, error?: Error): void {
+    this.#fruitless = this.#at === before ? this.#fruitless + 1 : 0;
+    if (this.#fruitless < MAX_FRUITLESS) return;
+    throw (
+      error ??
+      new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin does not bring the rest of the content')
+    );
+  }
+
+  /** What brings the next byte, and more behind it if it can. Undefined when that has just changed hands: look again. */
+  async #find(end: number | undefined): Promise<Source | undefined> {
+    const { readPart, openKept, fetchGap } = this.#components;
+    const resource = this.#resource;
+    const at = this.#at;
+    const read = (part: ContentPart): Readable => {
+      const limit = rangeEnd(part.range);
+      return readPart(part, { offset: at, length: Math.min(limit, end ?? limit) - at });
+    };
+    const part = resource.partAt(at);
+    if (part !== undefined) return { stream: read(part), isFromOrigin: false };
+    const transfer = resource.transferAt(at);
+    if (transfer?.isKept(at) === true) {
+      const kept = await openKept(transfer);
+      if (kept === undefined) return undefined;
+      const stream = read(kept);
+      stream.once('close', () => void kept.handle.close());
+      return { stream, isFromOrigin: false };
+    }
+    const isNear = transfer !== undefined && at - transfer.receivedEnd <= SPLIT_BYTES;
+    if (transfer !== undefined && (isNear || !resource.isCombinable || transfer.recorder === undefined))
+      return { stream: transfer.createReader(at, end), isFromOrigin: true };
+    if (end === undefined) return undefined;
+    const stream = await fetchGap(at, end);
+    return stream && { stream, isFromOrigin: true };
+  }
 }

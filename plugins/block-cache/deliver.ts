@@ -40,7 +40,7 @@ export async function deliver(
   { conditions = true } = {},
 ): Promise<ProxyResponse> {
   const { validators, length, status, statusText } = content;
-  if (conditions && status === 200 && isConditional(request.headers) && isNotModified(request.headers, validators)) {
+  if (conditions && status === 200 && isConditional(request.headers) && isNotModified(request.headers, datedValidators(content))) {
     return new ProxyResponse({ status: 304, headers: answerHead(content, { 'content-type': undefined }), body: null });
   }
   const whole = {
@@ -83,6 +83,11 @@ function answerHead({ head, fields }: Deliverable, additions: HeaderFields): Hea
   for (const name in fields) answer[name] = fields[name];
   for (const name in additions) answer[name] = additions[name];
   return answer;
+}
+
+/** Without a Last-Modified it is the Date that a client's If-Modified-Since is compared with (RFC 9111 4.3.2). */
+function datedValidators({ validators, head }: Deliverable): Validators {
+  return validators.lastModified === undefined ? { ...validators, lastModified: fieldValue(head, 'date') } : validators;
 }
 
 function isBodiless(status: number): boolean {

@@ -6,7 +6,7 @@ import CachePolicy from 'http-cache-semantics';
 import type { Clock } from '../../lib/clock.ts';
 import { type CacheDirectives, fieldValue, type HeaderFields, parseCacheControl } from '../../lib/http/index.ts';
 import type { ProxyRequest } from '../../lib/kit/index.ts';
-import { judgedHead, seconds } from './judged-head.ts';
+import { judgedHead, judgedStatus, seconds } from './judged-head.ts';
 
 /** The rules of one answer to one request, as they can be kept. Times in milliseconds since 1970. */
 export interface FreshnessRules {
@@ -161,10 +161,11 @@ function asksAnew(headers: HeaderFields, parsed?: CacheDirectives): boolean {
 function rulesOf(request: ProxyRequest, answer: JudgedAnswer, { clock, isTargeted }: JudgingOptions): FreshnessRules {
   const { status = 200, headers, delayMs = 0 } = answer;
   const now = clock.now();
-  const { head, directives, isExplicit, ageSeconds } = judgedHead(headers, now, isTargeted);
+  const judged = judgedHead(headers, now, isTargeted);
+  const { head, directives, isExplicit, ageSeconds } = judged;
   const policy = new CachePolicy(
     { method: 'GET', url: request.target, headers: request.headers as Record<string, string> },
-    { status, headers: head },
+    { status: judgedStatus(status, judged), headers: head },
     { shared: true },
   );
   const requested = parseCacheControl(fieldValue(request.headers, 'cache-control'));

@@ -14,11 +14,29 @@ export interface JudgedHead {
 /** RFC 9111 1.2.2: larger numbers mean this one. */
 const MAX_SECONDS = 2 ** 31;
 const LIFETIMES = ['max-age', 's-maxage'];
+/** Final status codes whose meaning is known (RFC 9110 15), apart from those about conditions and ranges, which are never kept as they are. */
+const UNDERSTOOD = new Set([
+  200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 413, 414, 415, 417, 421,
+  422, 426, 429, 451, 500, 501, 502, 503, 504, 505,
+]);
+const NEVER_KEPT = new Set([206, 304, 412, 416]);
+
+/**
+ * The status as `http-cache-semantics` gets it: it keeps what it has heard of, where RFC 9111 3 wants no more than an explicit lifetime, unless the
+ * origin says must-understand.
+ */
+export function judgedStatus(status: number, { directives, isExplicit }: JudgedHead): number {
+  if (status < 200 || status > 599 || NEVER_KEPT.has(status)) return 0;
+  if (directives.has('must-understand') && !UNDERSTOOD.has(status)) return 0;
+  return isExplicit || directives.has('public') ? 200 : status;
+}
 
 /** @param isTargeted a valid CDN-Cache-Control replaces Cache-Control and Expires (RFC 9213 2.2) */
 export function judgedHead(headers: HeaderFields, now: number, isTargeted: boolean): JudgedHead {
   const targeted = isTargeted ? targetedDirectives(fieldValue(headers, 'cdn-cache-control')) : undefined;
-  const directives = targeted ?? parseCacheControl(fieldValue(headers, 'cache-control'));
+  const directives = new Map(targeted ?? parseCacheControl(fieldValue(headers, 'cache-control')));
+  // Who understands the status need not heed what is meant for those who do not (RFC 9111 5.2.2.3).
+  if (directives.has('must-understand')) directives.delete('no-store');
   const head: Record<string, string> = {};
   for (const name of ['vary', 'last-modified', 'etag', 'pragma']) {
     const value = fieldValue(headers, name);
@@ -26,10 +44,10 @@ export function judgedHead(headers: HeaderFields, now: number, isTargeted: boole
   }
   // Pragma counts in answers only by custom, and not beside Cache-Control.
   if (directives.size > 0) delete head['pragma'];
-  const date = parseDate(single(headers['date'])) ?? now;
+  const date = parseDate(single(headers['date']), now) ?? now;
   head['date'] = new Date(date).toUTCString();
   const expires = targeted === undefined ? headers['expires'] : undefined;
-  if (expires !== undefined) head['expires'] = expiresValue(single(expires), date);
+  if (expires !== undefined) head['expires'] = expiresValue(single(expires), date, now);
   head['cache-control'] = [...directives]
     .map(([name, value]) => (LIFETIMES.includes(name) ? `${name}=${seconds(value) ?? 0}` : directive(name, value)))
     .join(', ');
@@ -43,21 +61,30 @@ export function seconds(value: string | true | undefined): number | undefined {
 }
 
 /** HTTP dates (RFC 9110 5.6.7): the one format for senders and the two obsolete ones. Undefined for anything else, however readable. */
-export function parseDate(value: string | undefined): number | undefined {
-  if (value === undefined || !DATES.some((format) => format.test(value))) return undefined;
-  const time = Date.parse(/gmt$/i.test(value) ? value : `${value} GMT`);
-  return Number.isNaN(time) ? undefined : time;
+function parseDate(value: string | undefined, now: number): number | undefined {
+  const [, day, month, year, clock] =
+    IMF_DATE.exec(value ?? '') ?? RFC_850_DATE.exec(value ?? '') ?? reordered(ASCTIME_DATE.exec(value ?? ''));
+  if (day === undefined) return undefined;
+  const time = Date.parse(`${day} ${month} ${year} ${clock} GMT`);
+  if (Number.isNaN(time) || year?.length === 4) return Number.isNaN(time) ? undefined : time;
+  // Two digits that would lie more than 50 years ahead are of the century before.
+  const thisYear = new Date(now).getUTCFullYear();
+  const century = thisYear - (thisYear % 100) + Number(year);
+  return Date.parse(`${day} ${month} ${century > thisYear + 50 ? century - 100 : century} ${clock} GMT`);
 }
 
-const DATES = [
-  /^[a-z]{3}, \d\d [a-z]{3} \d{4} \d\d:\d\d:\d\d gmt$/i,
-  /^[a-z]{6,9}, \d\d-[a-z]{3}-\d\d \d\d:\d\d:\d\d gmt$/i,
-  /^[a-z]{3} [a-z]{3} [ \d]\d \d\d:\d\d:\d\d \d{4}$/i,
-];
+const IMF_DATE = /^[a-z]{3}, (\d\d) ([a-z]{3}) (\d{4}) (\d\d:\d\d:\d\d) gmt$/i;
+const RFC_850_DATE = /^[a-z]{6,9}, (\d\d)-([a-z]{3})-(\d\d) (\d\d:\d\d:\d\d) gmt$/i;
+const ASCTIME_DATE = /^[a-z]{3} ([a-z]{3}) ([ \d]\d) (\d\d:\d\d:\d\d) (\d{4})$/i;
+
+function reordered(match: RegExpExecArray | null): readonly (string | undefined)[] {
+  const [whole, month, day, clock, year] = match ?? [];
+  return [whole, day, month, year, clock];
+}
 
 /** RFC 9111 4.2.1: an invalid date, `0` above all, lies in the past. */
-function expiresValue(value: string | undefined, date: number): string {
-  const time = parseDate(value);
+function expiresValue(value: string | undefined, date: number, now: number): string {
+  const time = parseDate(value, now);
   return new Date(time === undefined ? date - 1000 : time).toUTCString();
 }
 

@@ -9,7 +9,7 @@ import type { PeerDist } from '../../lib/peerdist/index.ts';
 import { cacheStatus, type CacheStatus, withCacheStatus } from './cache-status.ts';
 import { type CachedResource, type ContentPart, MIN_SHARED_BYTES, openPart } from './cached-resource.ts';
 import type { Catalogue } from './catalogue.ts';
-import { readContent } from './content-reader.ts';
+import { ContentReader } from './content-reader.ts';
 import { countPlain } from './count.ts';
 import { deliver, primed } from './deliver.ts';
 import type { Gaps } from './gaps.ts';
@@ -111,7 +111,7 @@ export class Serving {
       }
       stream = this.#readPart(resource, part, range, request, next);
     } else {
-      stream = readContent(resource, range, {
+      stream = new ContentReader(resource, range, {
         readPart: (each, within) => this.#readPart(resource, each, within, request, next),
         openKept: (transfer) => this.#openKept(resource, transfer),
         fetchGap: (offset, end) => this.#components.gaps.fetch(resource, request, next, { offset, end }),

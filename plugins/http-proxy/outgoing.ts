@@ -189,7 +189,8 @@ class OutgoingRequest extends Readable {
     this.#cancelTimer?.();
     this.#request.signal.removeEventListener('abort', this.#leave);
     this.#reject(isPeerDistError(cause) ? cause : unreachable(cause));
-    this.#upstream?.destroy();
+    // What has come whole is the client's, whatever follows it: Node would drop it together with the request.
+    if (this.#incoming?.complete !== true) this.#upstream?.destroy();
     if (this.#incoming !== undefined && !this.#incoming.complete) this.#incoming.destroy(cause as Error);
     this.destroy();
   }

@@ -37,8 +37,7 @@ export async function sendResponse(
     return;
   }
   if (Array.isArray(body) && transforms.length === 0) return writePieces(body as readonly Uint8Array[], client);
-  // A body of another length than announced would be read as part of the next answer: Node breaks the connection instead.
-  client.strictContentLength = true;
+  breakOnOtherLength(client);
   const stream = response.stream();
   stream.prependListener('error', (error) => {
     if (!isPrematureClose(error)) onBreak();
@@ -50,6 +49,27 @@ export async function sendResponse(
     // A client that leaves is no failure; a body that breaks is.
     if (!isPrematureClose(error)) throw error;
   }
+}
+
+/**
+ * A body of another length than announced would be read as part of the next answer: the connection breaks instead. Node would throw where only
+ * the process could catch it.
+ */
+function breakOnOtherLength(client: ServerResponse): void {
+  client.strictContentLength = true;
+  const { write, end } = client;
+  const guarded =
+    <T>(act: (...args: never) => T, failed: T) =>
+    (...args: unknown[]): T => {
+      try {
+        return act.apply(client, args as never);
+      } catch (error) {
+        client.destroy(error as Error);
+        return failed;
+      }
+    };
+  client.write = guarded(write, false) as typeof write;
+  client.end = guarded(end, client) as typeof end;
 }
 
 /** For HTTP/1.0 the end of the connection is the end of the body: only a reset tells a cut body from a whole one. */

@@ -1,7 +1,7 @@
 /** Answers as they leave: those in memory leave together and one that fails takes no other with it; a cut one closes its connection. */
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import { type AddressInfo, connect } from 'node:net';
+import { type AddressInfo, connect, createServer as createNetServer } from 'node:net';
 import { Readable } from 'node:stream';
 import t from 'tap';
 import { definePlugin, Kit, ProxyResponse } from '../../lib/kit/index.ts';
@@ -71,4 +71,27 @@ t.test('a body for an HTTP/1.0 client that breaks while the end of the connectio
   await inTime(closed, 'the connection is given back');
   await inTime(new Promise((resolve) => server.close(resolve)), 'the server can close');
   test.ok(body.destroyed);
+});
+
+t.test('an origin that sends more than it announced', async (test) => {
+  const origin = createNetServer((socket) => {
+    socket.on('error', () => {});
+    socket.on('data', () => socket.write(`HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n${'x'.repeat(36)}`));
+  });
+  origin.listen(0, '127.0.0.1');
+  await once(origin, 'listening');
+  const url = `http://127.0.0.1:${(origin.address() as AddressInfo).port}`;
+  const host = new HttpProxyHost({ proxy: createProxyServer(), kit: new Kit({ plugins: [] }), origin: url });
+  const server = host.createServer();
+  test.teardown(() => {
+    host.close();
+    server.close();
+    origin.close();
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  for (let count = 0; count < 3; count += 1) {
+    const answer = await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+    test.equal(await answer.text(), 'x'.repeat(10), 'its client gets what was announced, and nothing behind it');
+  }
 });
