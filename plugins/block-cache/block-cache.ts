@@ -1,5 +1,12 @@
 import { type Clock, systemClock } from '../../lib/clock.ts';
-import { CONDITION_FIELDS, fieldValue, parseCacheControl, parseRange, resolveRanges, withoutFields } from '../../lib/http/index.ts';
+import {
+  CONDITION_FIELDS,
+  fieldValue,
+  parseCacheControl,
+  parseRange,
+  resolveRanges,
+  withoutFields,
+} from '../../lib/http/index.ts';
 import { definePlugin, type Next, type Plugin, type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import { ignoreObservations, type Observer } from '../../lib/observer.ts';
 import { negotiate } from '../../lib/protocol/pccrtp/index.ts';
@@ -140,7 +147,10 @@ class BlockCache {
       return undefined;
     for (const range of ranges) this.#gaps.noteRange(resource, range);
     const isShared = hasWaited || isUnderWay;
-    request.report(this.#observer, isShared ? { type: 'collapsed' } : { type: 'lookup', result: isHere ? 'hit' : 'miss' });
+    request.report(
+      this.#observer,
+      isShared ? { type: 'collapsed' } : { type: 'lookup', result: isHere ? 'hit' : 'miss' },
+    );
     const status = isShared ? 'fwd=uri-miss; collapsed' : isHere ? 'hit' : 'fwd=partial';
     return this.#serving.serve(resource, request, next, status, { waitMs: this.#joinWaitMs });
   }
@@ -150,7 +160,13 @@ class BlockCache {
     const { key } = request;
     if (this.#revalidating.has(key)) return;
     this.#revalidating.add(key);
-    const headers = withoutFields(request.headers, [...CONDITION_FIELDS, 'range', 'if-range', 'cache-control', 'pragma']);
+    const headers = withoutFields(request.headers, [
+      ...CONDITION_FIELDS,
+      'range',
+      'if-range',
+      'cache-control',
+      'pragma',
+    ]);
     // Nobody waits for it: it ends by the time limits of the way to the origin.
     const own = request.with({ method: 'GET', headers, signal: new AbortController().signal });
     resource.hold();
@@ -242,7 +258,8 @@ class BlockCache {
       const { etag } = response.headers;
       const length = fieldValue(response.headers, 'content-length');
       const isOther =
-        (etag !== undefined && etag !== stale.validators.etag) || (length !== undefined && Number(length) !== stale.length);
+        (etag !== undefined && etag !== stale.validators.etag) ||
+        (length !== undefined && Number(length) !== stale.length);
       if (isOther) this.#catalogue.forget(request);
     }
     return withCacheStatus(withoutCoding(response), 'fwd=bypass');

@@ -2,7 +2,14 @@
 import { hash } from 'node:crypto';
 import { type ByteRange, rangeEnd } from '../../lib/bytes/index.ts';
 import type { Clock } from '../../lib/clock.ts';
-import { fieldValue, type HeaderFields, isStrongTag, type Validators, validatorsOf, withoutFields } from '../../lib/http/index.ts';
+import {
+  fieldValue,
+  type HeaderFields,
+  isStrongTag,
+  type Validators,
+  validatorsOf,
+  withoutFields,
+} from '../../lib/http/index.ts';
 import type { ContentHandle, PeerDist } from '../../lib/peerdist/index.ts';
 import type { RecordStore } from '../../lib/stores/index.ts';
 import { ANSWER_FIELDS } from './deliver.ts';
@@ -223,7 +230,10 @@ export function cachedHead(headers: HeaderFields): HeaderFields {
 export async function openPart(
   peerdist: PeerDist,
   encoded: Uint8Array,
-  { base = 0, isPrivate = false }: { readonly base?: number | undefined; readonly isPrivate?: boolean | undefined } = {},
+  {
+    base = 0,
+    isPrivate = false,
+  }: { readonly base?: number | undefined; readonly isPrivate?: boolean | undefined } = {},
 ): Promise<ContentPart> {
   const handle = await peerdist.client.openContent(CONTENT_TAG, { isPrivate });
   try {

@@ -1,6 +1,13 @@
 import type { ByteRange } from '../../lib/bytes/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
-import { canName, fieldValue, parseContentRange, sameBytes, type Validators, validatorsOf } from '../../lib/http/index.ts';
+import {
+  canName,
+  fieldValue,
+  parseContentRange,
+  sameBytes,
+  type Validators,
+  validatorsOf,
+} from '../../lib/http/index.ts';
 import type { Next, ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { ContentHandle, PeerDist } from '../../lib/peerdist/index.ts';

@@ -131,8 +131,7 @@ export class ContentReader extends Readable {
     this.#fruitless = this.#at === before ? this.#fruitless + 1 : 0;
     if (this.#fruitless < MAX_FRUITLESS) return;
     throw (
-      error ??
-      new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin does not bring the rest of the content')
+      error ?? new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin does not bring the rest of the content')
     );
   }
 

@@ -40,7 +40,12 @@ export async function deliver(
   { conditions = true } = {},
 ): Promise<ProxyResponse> {
   const { validators, length, status, statusText } = content;
-  if (conditions && status === 200 && isConditional(request.headers) && isNotModified(request.headers, datedValidators(content))) {
+  if (
+    conditions &&
+    status === 200 &&
+    isConditional(request.headers) &&
+    isNotModified(request.headers, datedValidators(content))
+  ) {
     return new ProxyResponse({ status: 304, headers: answerHead(content, { 'content-type': undefined }), body: null });
   }
   const whole = {
@@ -53,8 +58,14 @@ export async function deliver(
   const rangeField = request.headers['range'];
   const specs =
     rangeField === undefined || status !== 200 ? undefined : parseRange(fieldValue(request.headers, 'range'));
-  if (specs === undefined || length === undefined || !ifRangeHolds(fieldValue(request.headers, 'if-range'), validators)) {
-    const body = isBodiless(status) ? null : await content.read(length === undefined ? undefined : { offset: 0, length });
+  if (
+    specs === undefined ||
+    length === undefined ||
+    !ifRangeHolds(fieldValue(request.headers, 'if-range'), validators)
+  ) {
+    const body = isBodiless(status)
+      ? null
+      : await content.read(length === undefined ? undefined : { offset: 0, length });
     return new ProxyResponse({ status, statusText, headers: answerHead(content, whole), body });
   }
   const ranges = resolveRanges(specs, length);

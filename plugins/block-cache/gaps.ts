@@ -53,7 +53,10 @@ export class Gaps {
     const { cursors } = this.#courseOf(resource);
     const before = cursors.get(range.offset);
     cursors.delete(range.offset);
-    cursors.set(rangeEnd(range), before === undefined ? 0 : Math.min(MAX_AHEAD_BYTES, Math.max(MIN_AHEAD_BYTES, 2 * before)));
+    cursors.set(
+      rangeEnd(range),
+      before === undefined ? 0 : Math.min(MAX_AHEAD_BYTES, Math.max(MIN_AHEAD_BYTES, 2 * before)),
+    );
     if (cursors.size > MAX_CURSORS) cursors.delete(cursors.keys().next().value as number);
   }
 
@@ -127,9 +130,12 @@ export class Gaps {
       leash.release();
       return undefined;
     }
-    return Readable.from(slice(keeper.counted(request, response), wanted.offset - got.offset, wanted.end - wanted.offset), {
-      objectMode: false,
-    });
+    return Readable.from(
+      slice(keeper.counted(request, response), wanted.offset - got.offset, wanted.end - wanted.offset),
+      {
+        objectMode: false,
+      },
+    );
   }
 
   #courseOf(resource: CachedResource): Course {

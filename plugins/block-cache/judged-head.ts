@@ -16,8 +16,8 @@ const MAX_SECONDS = 2 ** 31;
 const LIFETIMES = ['max-age', 's-maxage'];
 /** Final status codes whose meaning is known (RFC 9110 15), apart from those about conditions and ranges, which are never kept as they are. */
 const UNDERSTOOD = new Set([
-  200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 413, 414, 415, 417, 421,
-  422, 426, 429, 451, 500, 501, 502, 503, 504, 505,
+  200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 413, 414, 415, 417,
+  421, 422, 426, 429, 451, 500, 501, 502, 503, 504, 505,
 ]);
 const NEVER_KEPT = new Set([206, 304, 412, 416]);
 
@@ -112,7 +112,8 @@ function targetedDirectives(value: string | undefined): CacheDirectives | undefi
     if (match === null) return undefined;
     const [, name = '', text] = match;
     const isNumber = LIFETIMES.includes(name.toLowerCase());
-    if (isNumber ? text === undefined || !/^\d+(?:;.*)?$/.test(text) : text !== undefined && !ITEM.test(text)) return undefined;
+    if (isNumber ? text === undefined || !/^\d+(?:;.*)?$/.test(text) : text !== undefined && !ITEM.test(text))
+      return undefined;
   }
   return parseCacheControl(value);
 }

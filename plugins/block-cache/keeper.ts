@@ -1,10 +1,10 @@
 import { setImmediate as yieldToOthers } from 'node:timers/promises';
 import type { Readable } from 'node:stream';
-import type { ByteRange } from '../../lib/bytes/index.ts';
+import { type ByteRange, rangeEnd } from '../../lib/bytes/index.ts';
 import type { ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { ContentHandle, PeerDist } from '../../lib/peerdist/index.ts';
-import { type CachedResource, MIN_SHARED_BYTES, openPart } from './cached-resource.ts';
+import { type CachedResource, CONTENT_TAG, type ContentPart, MIN_SHARED_BYTES, openPart } from './cached-resource.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { Transfer } from './transfer.ts';
 import type { Transfers } from './transfers.ts';
@@ -16,6 +16,8 @@ export interface KeeperComponents {
   readonly observer: Observer;
 }
 
+/** Longer contents stay in parts: reading and describing them once more would take too long. Policy, not protocol. */
+const MAX_COMBINED_BYTES = 1024 * 1024 * 1024;
 /** Bytes given to the store before others get their turn on the thread. */
 const SLICE_BYTES = 1024 * 1024;
 
@@ -33,7 +35,12 @@ export class Keeper {
    * @param range what of the content it is; without one it is all, of a length that only its end tells
    * @returns false when there is no memory for it; then nobody has touched the body
    */
-  record(resource: CachedResource, request: ProxyRequest, response: ProxyResponse, range: ByteRange | undefined): boolean {
+  record(
+    resource: CachedResource,
+    request: ProxyRequest,
+    response: ProxyResponse,
+    range: ByteRange | undefined,
+  ): boolean {
     const transfer = this.#components.transfers.record(response, {
       start: range?.offset ?? 0,
       length: range?.length,
@@ -98,7 +105,34 @@ export class Keeper {
     else if (catalogue.has(request, resource)) catalogue.remember(request, resource);
     resource.transfers.delete(transfer);
     transfer.release();
+    if (resource.transfers.size === 0) await this.#combine(resource, request);
     resource.release();
+  }
+
+  /** Makes one content of parts that have become a whole (RFC 9111 3.4), so that neighbours who have it whole know the same segments. */
+  async #combine(resource: CachedResource, request: ProxyRequest): Promise<void> {
+    const { catalogue, peerdist } = this.#components;
+    const { parts, length = 0 } = resource;
+    if (parts.length < 2 || length > MAX_COMBINED_BYTES || !resource.covers({ offset: 0, length })) return;
+    const shared = { isPrivate: length < MIN_SHARED_BYTES };
+    const recorder = peerdist.client.record(CONTENT_TAG, { version: 1, isPrivate: () => shared.isPrivate });
+    try {
+      for (let at = 0; at < length;) {
+        const { handle, base, range } = resource.partAt(at) as ContentPart;
+        // What the store has lost meanwhile is not worth a way to the origin.
+        const rest = { offset: at - base, length: rangeEnd(range) - at };
+        for await (const chunk of handle.createReadStream({ range: rest, timeoutMs: 0 }) as AsyncIterable<Uint8Array>) {
+          await recorder.push(chunk);
+          at += chunk.byteLength;
+          await yieldToOthers();
+        }
+      }
+      const encoded = await recorder.finish();
+      resource.addPart(await openPart(peerdist, encoded, shared), encoded);
+      if (catalogue.has(request, resource)) catalogue.remember(request, resource);
+    } catch {
+      // It goes on to be served from its parts.
+    }
   }
 
   /** A body that broke off is kept as far as it came, where the rest can be had later. */

@@ -24,6 +24,7 @@ import { type Landing, Leash } from './flights.ts';
 import { Freshness, type JudgingOptions } from './freshness.ts';
 import type { Keeper } from './keeper.ts';
 import type { ResolvedBlockCacheOptions } from './options.ts';
+import { QueryGuard } from './query-guard.ts';
 import type { Serving } from './serve.ts';
 import type { Transfers } from './transfers.ts';
 import { askForContentInformation, isCoded, isHashPromised, knowsPeerDist, withoutCoding } from './upstream.ts';
@@ -58,9 +59,11 @@ interface Question {
  */
 export class OriginAnswers {
   readonly #components: OriginAnswersComponents;
+  readonly #queries: QueryGuard;
 
   constructor(components: OriginAnswersComponents) {
     this.#components = components;
+    this.#queries = new QueryGuard(components.clock);
   }
 
   /**
@@ -126,10 +129,7 @@ export class OriginAnswers {
   }
 
   /** What is stale, where that is better than no answer or an error (RFC 9111 4.2.4, RFC 5861 4). */
-  #insteadOfError(
-    { request, next, stale }: Question,
-    isDisconnected: boolean,
-  ): Promise<ProxyResponse> | undefined {
+  #insteadOfError({ request, next, stale }: Question, isDisconnected: boolean): Promise<ProxyResponse> | undefined {
     if (stale === undefined || (stale.whole === undefined && stale.length !== 0)) return undefined;
     if (!stale.freshness.isBetterThanError(request.headers, isDisconnected)) return undefined;
     return this.#components.serving.serve(stale, request, next, 'fwd=stale; detail=stale-if-error');
@@ -172,13 +172,13 @@ export class OriginAnswers {
    */
   #receivePromised(question: Question, response: ProxyResponse): Promise<ProxyResponse> | undefined {
     const { request, next, leash } = question;
-    const { transfers, keeper, coded } = this.#components;
+    const { transfers, keeper, coded, clock } = this.#components;
     const length = Number(fieldValue(response.headers, 'content-length') ?? Number.NaN);
     if (response.status !== 200 || !isHashPromised(response) || !(response.body instanceof Readable)) return undefined;
     const validators = validatorsOf(response.headers);
     const freshness = this.#judge(question, response);
     if (!(length > 0) || freshness.isForbidden || !canName(validators) || !transfers.hasRoom(length)) return undefined;
-    const resource = resourceOf(response, freshness, length);
+    const resource = resourceOf(response, freshness, length, clock);
     const { signal } = leash.release();
     keeper.hold(resource, request, response, length, () => coded.describe(request, next, resource, signal));
     return this.#serveNew(question, resource, response);
@@ -202,8 +202,12 @@ export class OriginAnswers {
     const length = response.body === null ? 0 : total;
     if (length !== undefined && length > options.maxContentBytes) return undefined;
     // Parts of one state of a content belong together (RFC 9111 3.4).
-    const same = isPart && stale !== undefined && stale.length === total && sameBytes(validators, stale.validators) ? stale : undefined;
-    const resource = same ?? resourceOf(response, freshness, length);
+    const same =
+      isPart && stale !== undefined && stale.length === total && sameBytes(validators, stale.validators)
+        ? stale
+        : undefined;
+    if (stale === undefined && !this.#queries.admits(request)) return undefined;
+    const resource = same ?? resourceOf(response, freshness, length, clock);
     if (same !== undefined) {
       same.head = { ...same.head, ...cachedHead(response.headers) };
       same.freshness = freshness;
@@ -247,13 +251,21 @@ function resourceOf(
   { status, statusText, headers }: ProxyResponse,
   freshness: Freshness,
   length: number | undefined,
+  clock: Clock,
 ): CachedResource {
+  const head = {
+    ...cachedHead(headers),
+    // Who has a clock dates what comes undated (RFC 9110 6.6.1).
+    date: headers['date'] ?? new Date(clock.now()).toUTCString(),
+    // It has no meaning outside of a 206, and is passed on like any other field that has none.
+    ...(status === 206 ? {} : { 'content-range': headers['content-range'] }),
+  };
   return new CachedResource({
     // A part is a part of a 200 (RFC 9111 3.3).
     status: status === 206 ? 200 : status,
     statusText: status === 206 ? undefined : statusText,
     validators: validatorsOf(headers),
-    head: cachedHead(headers),
+    head,
     freshness,
     length,
   });

@@ -144,13 +144,15 @@ export class Transfer {
     this.#received += piece.byteLength;
     this.#checkEnd();
     for (const reader of this.#readers) reader.wake();
-    if (this.recorder !== undefined && this.#chunks.bytes > this.#options.deferredBytes) void this.#describe(this.#options.deferredBytes);
+    if (this.recorder !== undefined && this.#chunks.bytes > this.#options.deferredBytes)
+      void this.#describe(this.#options.deferredBytes);
     if (this.#isFarAhead() || this.#isBehind()) this.#source.pause();
   }
 
   /** Stops the origin where somebody else goes on. */
   #checkEnd(): void {
-    if (this.#length !== undefined && this.#received >= this.#length && this.#length !== this.#options.length) this.#source.destroy();
+    if (this.#length !== undefined && this.#received >= this.#length && this.#length !== this.#options.length)
+      this.#source.destroy();
   }
 
   #fail(error: Error): void {
@@ -235,7 +237,9 @@ export class Transfer {
       return;
     }
     this.#source.resume();
-    this.#cancelTimer = this.#options.clock.after(this.#options.lingerMs, () => this.#fail(new PeerDistAbortError('close')));
+    this.#cancelTimer = this.#options.clock.after(this.#options.lingerMs, () =>
+      this.#fail(new PeerDistAbortError('close')),
+    );
   }
 }
 

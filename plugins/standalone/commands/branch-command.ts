@@ -22,6 +22,7 @@ import type { RoleDefinition } from './role-command.ts';
 
 interface BranchValues extends ProxyValues, PeerValues {
   readonly pendingSize: number;
+  readonly cdnCacheControl?: true;
   readonly contentInfo: 1 | 2;
   readonly allowDestination?: string[];
   readonly connectPort?: number[];
@@ -38,7 +39,8 @@ export const branchRole: RoleDefinition<BranchValues> = {
       .description('branch office: a proxy that serves any HTTP client from verified blocks')
       .addOption(setting('--origin <url>', 'be a gateway to this one origin instead of a forward proxy', ORIGIN));
     addProxyOptions(command, 'branch', '127.0.0.1:3128', '127.0.0.1:9181')
-      .addOption(setting('--pending-size <size>', 'memory for bodies whose hashes have not come yet', SIZE, '256MiB'))
+      .addOption(setting('--pending-size <size>', 'memory for bodies that are on their way', SIZE, '256MiB'))
+      .addOption(flag('--cdn-cache-control', 'let CDN-Cache-Control of origins go before their Cache-Control'))
       .addOption(
         setting(
           '--content-info <version>',
@@ -105,6 +107,7 @@ function branchOptions(values: BranchValues): Omit<Parameters<typeof startBranch
     ...proxyOptions(values),
     origin: values.origin,
     pendingBytes: values.pendingSize,
+    cdnCacheControl: values.cdnCacheControl,
     maxContentInformationVersion: values.contentInfo,
     allowDestinations: values.allowDestination,
     connectPorts: values.connectPort,

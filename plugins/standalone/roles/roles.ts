@@ -62,9 +62,11 @@ export interface ReverseOptions extends RoleOptions {
 }
 
 export interface BranchOptions extends RoleOptions {
-  /** Bytes for plain bodies whose content information is not there yet. @default 256 MiB */
+  /** Bytes for bodies that are on their way. @default 256 MiB */
   readonly pendingBytes?: number | undefined;
   readonly maxContentInformationVersion?: 1 | 2 | undefined;
+  /** Whether CDN-Cache-Control goes before Cache-Control (RFC 9213). @default false */
+  readonly cdnCacheControl?: boolean | undefined;
   /** Undefined for a branch proxy that is alone. */
   readonly neighbourhood?: NeighbourhoodOptions | undefined;
 }
@@ -130,6 +132,7 @@ export async function startBranch(options: BranchOptions, member?: Member): Prom
     peerdist,
     maxPendingBytes: options.pendingBytes,
     maxContentInformationVersion: options.maxContentInformationVersion,
+    cdnCacheControl: options.cdnCacheControl,
     records: stores.records,
     observer,
   });
