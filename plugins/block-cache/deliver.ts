@@ -129,7 +129,7 @@ async function severalRanges(
     tail.byteLength,
   );
   // The first part is read before the head is given away, so that a failure can still become another answer.
-  const first = await content.read(ranges[0] as ByteRange);
+  const first = await content.read(ranges[0]);
   async function* parts(): AsyncGenerator<Uint8Array> {
     for (const [index, range] of ranges.entries()) {
       yield heads[index] as Buffer;

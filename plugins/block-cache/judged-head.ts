@@ -13,7 +13,7 @@ export interface JudgedHead {
 
 /** RFC 9111 1.2.2: larger numbers mean this one. */
 const MAX_SECONDS = 2 ** 31;
-const LIFETIMES = ['max-age', 's-maxage'];
+const LIFETIMES = new Set(['max-age', 's-maxage']);
 /** Final status codes whose meaning is known (RFC 9110 15), apart from those about conditions and ranges, which are never kept as they are. */
 const UNDERSTOOD = new Set([
   200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 413, 414, 415, 417,
@@ -49,7 +49,7 @@ export function judgedHead(headers: HeaderFields, now: number, isTargeted: boole
   const expires = targeted === undefined ? headers['expires'] : undefined;
   if (expires !== undefined) head['expires'] = expiresValue(single(expires), date, now);
   head['cache-control'] = [...directives]
-    .map(([name, value]) => (LIFETIMES.includes(name) ? `${name}=${seconds(value) ?? 0}` : directive(name, value)))
+    .map(([name, value]) => (LIFETIMES.has(name) ? `${name}=${seconds(value) ?? 0}` : directive(name, value)))
     .join(', ');
   const isExplicit = directives.has('max-age') || directives.has('s-maxage') || expires !== undefined;
   return { head, directives, isExplicit, ageSeconds: ageOf(headers['age']) };
@@ -111,7 +111,7 @@ function targetedDirectives(value: string | undefined): CacheDirectives | undefi
     const match = /^\s*([a-z*][a-z0-9_.*-]*)(?:=(.+?))?\s*$/i.exec(member);
     if (match === null) return undefined;
     const [, name = '', text] = match;
-    const isNumber = LIFETIMES.includes(name.toLowerCase());
+    const isNumber = LIFETIMES.has(name.toLowerCase());
     if (isNumber ? text === undefined || !/^\d+(?:;.*)?$/.test(text) : text !== undefined && !ITEM.test(text))
       return undefined;
   }

@@ -57,12 +57,13 @@ export async function sendResponse(
  */
 function breakOnOtherLength(client: ServerResponse): void {
   client.strictContentLength = true;
-  const { write, end } = client;
+  const write = client.write.bind(client);
+  const end = client.end.bind(client);
   const guarded =
     <T>(act: (...args: never) => T, failed: T) =>
     (...args: unknown[]): T => {
       try {
-        return act.apply(client, args as never);
+        return act(...(args as never));
       } catch (error) {
         client.destroy(error as Error);
         return failed;
