@@ -230,6 +230,11 @@ function wrkFigure(output: string): number {
   return Number(figure);
 }
 
+/** Resident memory of a process now, bytes. */
+export function residentMemory({ process: child }: Running): number {
+  return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]) * 1024;
+}
+
 /** Peak resident memory of a process so far, bytes. */
 export function peakMemory({ process: child }: Running): number {
   return Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]) * 1024;

@@ -8,6 +8,7 @@ import { benchLoad } from './load.ts';
 import { benchMemory } from './memory.ts';
 import { benchOperate } from './operate.ts';
 import { benchPeers } from './peers.ts';
+import { benchPlain } from './plain.ts';
 import { benchReverse } from './reverse.ts';
 import { type Line, printReport } from './report.ts';
 import { benchStores } from './stores.ts';
@@ -18,6 +19,7 @@ const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
   reverse: benchReverse,
   warm: benchWarm,
   cold: benchCold,
+  plain: benchPlain,
   'first-byte': benchFirstByte,
   peers: benchPeers,
   hosted: benchHosted,
