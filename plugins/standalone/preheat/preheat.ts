@@ -1,5 +1,6 @@
 /** Asks for each URL, some at a time, reads what comes to its end and throws it away; then asks for its hashes where the proxy makes any. */
 import { createHash } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import { isPeerDistError, PeerDistError } from '../../../lib/errors.ts';
 import { fieldValue, listMembers, nearestCacheStatus } from '../../../lib/http/index.ts';
@@ -67,6 +68,8 @@ export class PreheatResult {
  */
 export async function preheat(items: readonly Item[], options: PreheatOptions, result: PreheatResult): Promise<void> {
   const { concurrency, signal, onDone = () => {} } = options;
+  // One for each request under way is no leak.
+  setMaxListeners(0, signal);
   let next = 0;
   const work = async (at: number): Promise<void> => {
     while (next < items.length && !result.isEndedEarly && !signal.aborted) {
