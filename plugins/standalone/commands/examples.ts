@@ -26,7 +26,7 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   verify: ['peerdist verify http://head-office:8080/big.iso'],
   preheat: [
     'peerdist preheat http://head-office:8080/big.iso',
-    'peerdist preheat --sitemap http://intranet/sitemap.xml --proxy 127.0.0.1:3128',
+    'peerdist preheat --sitemap http://head-office:8080/sitemap.xml --proxy 127.0.0.1:3128',
     'peerdist preheat --apt-release http://deb.debian.org/debian/dists/stable/InRelease --match /linux-image-',
   ],
   load: ['peerdist load --proxy 127.0.0.1:3128 --profile update-wave --metrics http://127.0.0.1:9181/metrics'],
