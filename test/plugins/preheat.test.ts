@@ -1,5 +1,6 @@
 /** `peerdist preheat`: what it finds to ask for, that every answer is counted as what it is, and that nothing a stranger lists does harm. */
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net';
@@ -385,6 +386,9 @@ t.test('answers that are no good', async (t) => {
     else if (path === '/large') response.writeHead(200, { 'content-length': 5_000 }).write('x');
     else if (path === '/endless') response.write('x'.repeat(5_000));
     else if (path === '/stalls') response.writeHead(200, { 'content-length': 1_000 }).write('x');
+    else if (path === '/refused')
+      response.writeHead(403, { 'content-type': 'text/plain; charset=utf-8' }).end('not for you\u001b[2J\nmore');
+    else if (path === '/page') response.writeHead(503, { 'content-type': 'text/html' }).end('<p>busy');
     else if (path === '/part') response.writeHead(206).end('part');
     // Anything else is never answered.
   });
@@ -394,6 +398,10 @@ t.test('answers that are no good', async (t) => {
   t.strictSame(reasons(await reportOf(at('secret'))), ['a redirect to https://h']);
   t.strictSame(reasons(await reportOf(at('lost'))), ['a redirect to no URL']);
   t.strictSame(reasons(await reportOf(at('part'))), ['the answer is 206']);
+  t.strictSame(reasons(await reportOf(at('refused', 'page'))), [
+    'the answer is 403: not for you?[2J',
+    'the answer is 503',
+  ]);
   t.match(reasons(await reportOf(at('cut'))), [/^the answer broke off: /]);
   const silent = ['not a byte for 0.2 s'];
   t.strictSame(reasons(await reportOf([...at('silent'), '--timeout', '200ms'])), silent);
@@ -489,12 +497,16 @@ t.test('https: through a proxy that reads it', async (t) => {
   const { identity } = await keptCertificate(join(directory, 'own'), ['packages.example']);
   const other = await keptCertificate(join(directory, 'other'), ['packages.example']);
   const connects: string[] = [];
+  let called = (_: Socket): void => {};
   const inner = createServer((request, response) => {
     response.setHeader('cache-status', '"a;b, c"; fwd=miss, peerdist; hit');
     response.end(`${request.headers.host}${request.url}`);
   });
   const server = createServer().on('connect', ({ url = '' }: IncomingMessage, socket: Socket) => {
     connects.push(url);
+    socket.on('error', () => {}).on('end', () => socket.destroy());
+    if (url === 'silent.example:443') return called(socket.resume());
+    if (url === 'stalls.example:443') return socket.resume().write('HTTP/1.1 200 OK\r\n\r\n');
     if (url !== 'packages.example:443') return socket.end('HTTP/1.1 403 Forbidden\r\n\r\n');
     socket.write('HTTP/1.1 200 Connection Established\r\n\r\n');
     const secure = new TLSSocket(socket, { isServer: true, secureContext: createSecureContext(identity) });
@@ -522,6 +534,17 @@ t.test('https: through a proxy that reads it', async (t) => {
   t.strictSame(reasons(await reportOf([...args.slice(0, 4), 'https://[::1]:8443/', ...ca('own')])), [
     'the proxy answers 403 to CONNECT [::1]:8443',
   ]);
+  t.match(
+    reasons(await reportOf([...args.slice(0, 4), 'https://stalls.example/', '--timeout', '200ms', ...ca('own')])),
+    [/^the proxy does not read stalls\.example, .*\(silent for too long\)/],
+  );
+  const stopRequested = new Promise<void>((resolve) => {
+    called = () => resolve();
+  });
+  const left = once(server, 'connect').then(([, socket]) => once(socket as Socket, 'close'));
+  const report = await reportOf([...args.slice(0, 4), 'https://silent.example/', ...ca('own')], stopRequested);
+  t.match(report, { code: 1, notAsked: 1, endedEarly: true });
+  await inTime(left, 'nothing is left open that would keep the process');
 });
 
 t.test('lists of URLs, and command lines that are wrong', async (t) => {

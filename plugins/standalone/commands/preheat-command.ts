@@ -151,7 +151,7 @@ class Show {
 
   constructor(concurrency: number, result: PreheatResult, { warn }: Terminal) {
     this.#bars = new ProgressBars(
-      '{bar} {percentage}%  {value} of {total}  {amount}  {eta_formatted} left',
+      '{bar} {percentage}%  {value} of {total}  {amount}',
       '{bar} {amount}  {name}',
       concurrency,
     );

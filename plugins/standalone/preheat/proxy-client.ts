@@ -9,6 +9,8 @@ import { TunnelAgent } from './tunnel-agent.ts';
 const MAX_REDIRECTS = 5;
 /** Kept connections that may turn out to be closed, one after the other. */
 const MAX_RETRIES = 8;
+/** Of what a proxy says about an answer that is no 200. */
+const MAX_EXPLANATION_CHARACTERS = 200;
 const RESETS: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE']);
 const REDIRECTS: ReadonlySet<number | undefined> = new Set([301, 302, 303, 307, 308]);
 
@@ -61,9 +63,12 @@ export class ProxyClient {
     for (let redirects = 0; ; redirects += 1) {
       const response = await this.#ask(at, fields, signal, MAX_RETRIES);
       if (response.statusCode === 200) return { url: at, response };
-      response.destroy();
       if (!REDIRECTS.has(response.statusCode))
-        throw new PeerDistError('ERR_PEERDIST_NOT_FOUND', `the answer is ${response.statusCode}`);
+        throw new PeerDistError(
+          'ERR_PEERDIST_NOT_FOUND',
+          `the answer is ${response.statusCode}${await explanationOf(response)}`,
+        );
+      response.destroy();
       if (redirects === MAX_REDIRECTS) throw redirected(`more than ${MAX_REDIRECTS} redirects`);
       at = targetOf(response, at);
     }
@@ -78,6 +83,7 @@ export class ProxyClient {
         'ERR_PEERDIST_INVALID_PARAMETER',
         'https goes through the proxy in a tunnel that it cannot keep: it takes a proxy that reads this host, and its authority in --proxy-ca',
       );
+    if (signal.aborted) return Promise.reject(signal.reason as Error);
     return new Promise((resolve, reject) => {
       const headers = { host, accept: '*/*', 'accept-encoding': acceptEncoding, 'user-agent': 'peerdist-preheat' };
       const common = { headers: { ...headers, ...fields }, timeout: timeoutMs, signal };
@@ -85,6 +91,10 @@ export class ProxyClient {
         ? httpsRequest(url, { ...common, agent: this.#tunnels })
         : httpRequest({ ...common, ...proxy, path: `http://${host}${pathname}${search}`, agent: this.#plain });
       let answer: IncomingMessage | undefined;
+      // A request that waits for a tunnel does not hear of it.
+      const stop = (): void => reject(signal.reason as Error);
+      signal.addEventListener('abort', stop, { once: true });
+      request.once('close', () => signal.removeEventListener('abort', stop));
       request.once('response', (response) => {
         answer = response;
         // Whoever reads gets it as well; where nobody does, it is of no interest.
@@ -117,6 +127,24 @@ function failure(error: NodeJS.ErrnoException, proxy: ListenAddress): PeerDistEr
 
 export function silent(timeoutMs: number): PeerDistError {
   return new PeerDistError('ERR_PEERDIST_TIMEOUT', `not a byte for ${timeoutMs / 1000} s`);
+}
+
+/** What a proxy says of why it refuses: the first line of a plain text. */
+async function explanationOf(response: IncomingMessage): Promise<string> {
+  let text = '';
+  try {
+    if (!/^text\/plain\b/i.test(response.headers['content-type'] ?? '')) return '';
+    for await (const chunk of response as AsyncIterable<Uint8Array>) {
+      text += Buffer.from(chunk).toString();
+      if (text.includes('\n') || text.length > MAX_EXPLANATION_CHARACTERS) break;
+    }
+  } catch {
+    // The status says enough.
+  } finally {
+    response.destroy();
+  }
+  const [line = ''] = text.slice(0, MAX_EXPLANATION_CHARACTERS).split('\n');
+  return line.trim() === '' ? '' : `: ${line.trim()}`;
 }
 
 function targetOf({ headers: { location } }: IncomingMessage, from: string): string {

@@ -19,10 +19,17 @@ export interface TunnelAgentOptions {
 
 export class TunnelAgent extends Agent {
   readonly #tunnel: TunnelAgentOptions;
+  /** What is being opened, and nobody's yet. */
+  readonly #opening = new Set<{ destroy: (error?: Error) => unknown }>();
 
   constructor(options: TunnelAgentOptions) {
     super({ keepAlive: true, maxFreeSockets: options.concurrency });
     this.#tunnel = options;
+  }
+
+  override destroy(): void {
+    super.destroy();
+    for (const each of this.#opening) each.destroy(new Error('not wanted any more'));
   }
 
   override createConnection(
@@ -47,7 +54,10 @@ export class TunnelAgent extends Agent {
         ALPNProtocols: ['http/1.1'],
         ...(isIP(host) === 0 ? { servername: host } : {}),
       });
+      this.#opening.add(secure);
+      const tooLong = (): void => void secure.destroy(new Error('silent for too long'));
       const fail = (error: Error): void => {
+        this.#opening.delete(secure);
         socket.destroy();
         reject(
           new PeerDistError(
@@ -57,11 +67,12 @@ export class TunnelAgent extends Agent {
           ),
         );
       };
-      secure.setTimeout(this.#tunnel.timeoutMs, () => secure.destroy(new Error('silent for too long')));
+      secure.setTimeout(this.#tunnel.timeoutMs, tooLong);
       secure.once('error', fail);
       secure.once('secureConnect', () => {
-        secure.setTimeout(0);
-        secure.off('error', fail);
+        this.#opening.delete(secure);
+        // From here on each request has its own.
+        secure.setTimeout(0).off('timeout', tooLong).off('error', fail);
         resolve(secure);
       });
     });
@@ -79,7 +90,11 @@ export class TunnelAgent extends Agent {
         agent: false,
         timeout: timeoutMs,
       });
+      this.#opening.add(request);
+      request.once('close', () => this.#opening.delete(request));
       request.once('connect', ({ statusCode }, socket) => {
+        this.#opening.delete(request);
+        socket.setTimeout(0);
         if (statusCode === 200) return resolve(socket);
         socket.destroy();
         return reject(
