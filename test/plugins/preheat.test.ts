@@ -498,7 +498,7 @@ t.test('https: through a proxy that reads it', async (t) => {
   const { identity } = await keptCertificate(join(directory, 'own'), ['packages.example']);
   const other = await keptCertificate(join(directory, 'other'), ['packages.example']);
   const connects: string[] = [];
-  let called = (_: Socket): void => {};
+  let called = (): void => {};
   const inner = createServer((request, response) => {
     response.setHeader('cache-status', '"a;b, c"; fwd=miss, peerdist; hit');
     response.end(`${request.headers.host}${request.url}`);
@@ -506,7 +506,10 @@ t.test('https: through a proxy that reads it', async (t) => {
   const server = createServer().on('connect', ({ url = '' }: IncomingMessage, socket: Socket) => {
     connects.push(url);
     socket.on('error', () => {}).on('end', () => socket.destroy());
-    if (url === 'silent.example:443') return called(socket.resume());
+    if (url === 'silent.example:443') {
+      socket.resume();
+      return called();
+    }
     if (url === 'stalls.example:443') return socket.resume().write('HTTP/1.1 200 OK\r\n\r\n');
     if (url !== 'packages.example:443') return socket.end('HTTP/1.1 403 Forbidden\r\n\r\n');
     socket.write('HTTP/1.1 200 Connection Established\r\n\r\n');
@@ -540,7 +543,7 @@ t.test('https: through a proxy that reads it', async (t) => {
     [/^the proxy does not read stalls\.example, .*\(silent for too long\)/],
   );
   const stopRequested = new Promise<void>((resolve) => {
-    called = () => resolve();
+    called = resolve;
   });
   const left = once(server, 'connect').then(([, socket]) => once(socket as Socket, 'close'));
   const report = await reportOf([...args.slice(0, 4), 'https://silent.example/', ...ca('own')], stopRequested);
