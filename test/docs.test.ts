@@ -57,7 +57,7 @@ t.test('every option of the command has its row', (t) => {
   t.strictSame(table('### `peerdist export').toSorted(), helpOptions('export').toSorted());
   t.strictSame([...table('### `peerdist probe'), ...discovery].toSorted(), helpOptions('probe').toSorted());
   t.strictSame([...table('### `peerdist get'), ...peers].toSorted(), helpOptions('get').toSorted());
-  for (const command of ['verify', 'stats', 'check-config', 'load', 'estimate', 'demo'])
+  for (const command of ['preheat', 'verify', 'stats', 'check-config', 'load', 'estimate', 'demo'])
     t.strictSame(table(`### \`peerdist ${command}`).toSorted(), helpOptions(command).toSorted(), command);
   t.strictSame([...table('### `peerdist publish'), ...secret].toSorted(), helpOptions('publish').toSorted());
   t.strictSame([...table('### `peerdist hash'), ...secret].toSorted(), helpOptions('hash').toSorted());

@@ -24,4 +24,5 @@ export {
 } from './validators.ts';
 export { endToEndFields } from './hop-by-hop.ts';
 export { type CacheDirectives, parseCacheControl } from './cache-control.ts';
+export { type CacheStatusReport, nearestCacheStatus } from './cache-status.ts';
 export { selectingValues, varyNames } from './vary.ts';

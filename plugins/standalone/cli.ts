@@ -14,6 +14,7 @@ import { hostedRole } from './commands/hosted-command.ts';
 import { addLoadCommand } from './commands/load-command.ts';
 import { addExamples } from './commands/examples.ts';
 import { addGetCommand, addProbeCommand } from './commands/peer-commands.ts';
+import { addPreheatCommand } from './commands/preheat-command.ts';
 import { addPublishCommand } from './commands/publish-command.ts';
 import { addRole, type CommandContext, type RoleDefinition } from './commands/role-command.ts';
 import { branchRole } from './commands/branch-command.ts';
@@ -68,6 +69,7 @@ export async function runCommand(
   addProbeCommand(program, terminal, exit);
   addGetCommand(program, terminal, exit);
   addVerifyCommand(program, terminal, exit);
+  addPreheatCommand(program, terminal, exit);
   addLoadCommand(program, terminal, exit);
   addEstimateCommand(program, terminal, exit);
   addStatsCommand(program, terminal, exit);

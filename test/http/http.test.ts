@@ -18,6 +18,7 @@ import {
   isNotModified,
   isStrongTag,
   listMembers,
+  nearestCacheStatus,
   MAX_RANGES,
   parseCacheControl,
   parseContentRange,
@@ -430,5 +431,23 @@ await t.test('Cache-Control', async (test) => {
   fc.assert(
     fc.property(fc.string(), (text) => parseCacheControl(text).size <= text.length),
     { seed: 6 },
+  );
+});
+
+await t.test('Cache-Status', async (test) => {
+  const read = (value: string): unknown => nearestCacheStatus(value);
+  test.same(read('peerdist; hit'), { isHit: true, forwardStatus: undefined });
+  test.same(
+    read('a; hit, peerdist; fwd=stale; fwd-status=304'),
+    { isHit: false, forwardStatus: 304 },
+    'the nearest one',
+  );
+  test.same(read('a; fwd=miss, "b, c; \\"d" ;hit=?1; ttl=3'), { isHit: true, forwardStatus: undefined });
+  test.same(read('a; hit=?0; detail="; hit"'), { isHit: false, forwardStatus: undefined });
+  test.same(read('hit'), { isHit: false, forwardStatus: undefined }, 'a cache of that name');
+  for (const value of [undefined, '', ' , ', ';hit']) test.equal(nearestCacheStatus(value), undefined);
+  fc.assert(
+    fc.property(fc.string(), (text) => [undefined, true].includes(nearestCacheStatus(text) && true)),
+    { seed: 7 },
   );
 });

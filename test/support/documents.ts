@@ -3,11 +3,12 @@
  * server is on port 80 and Redis on its own. A service runs on until another one of its role starts, or its chapter ends.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { mkdtempSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
 import { shownIn } from './shown.ts';
@@ -137,6 +138,7 @@ function prepare(place: string): void {
   writeFileSync(join(place, 'sites.txt'), 'hamburg 10.1.0.0/16\nbremen 10.2.0.0/16\n');
   mkdirSync(join(place, 'www'));
   writeFileSync(join(place, 'www', 'big.iso'), seededBytes(3, 2_000_000));
+  prepareLists(join(place, 'www'));
   mkdirSync(join(place, 'srv'));
   for (const args of [
     ['ip', 'link', 'set', 'lo', 'up'],
@@ -151,6 +153,28 @@ function prepare(place: string): void {
   for (const directory of ['/srv', '/run']) spawnSync('mount', ['-t', 'tmpfs', 'tmpfs', directory]);
   mkdirSync('/srv/www', { recursive: true });
   writeFileSync('/srv/www/big.iso', seededBytes(3, 2_000_000));
+}
+
+/** A sitemap, and a repository of one package. */
+function prepareLists(www: string): void {
+  const base = 'http://head-office:8080';
+  const listed = (text: string): string => `${createHash('sha256').update(text).digest('hex')} ${text.length}`;
+  const [hash, size] = listed('a kernel').split(' ');
+  const name = 'pool/linux-image-6_amd64.deb';
+  const index = `Package: linux-image-6\nFilename: ${name}\nSize: ${size}\nSHA256: ${hash}\n`;
+  const path = 'main/binary-amd64/Packages';
+  for (const [file, text] of [
+    [
+      'sitemap.xml',
+      `<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"><url><loc>${base}/big.iso</loc></url></urlset>`,
+    ],
+    [`debian/${name}`, 'a kernel'],
+    [`debian/dists/stable/${path}`, index],
+    ['debian/dists/stable/InRelease', `Components: main\nSHA256:\n ${listed(index)} ${path}\n`],
+  ] as const) {
+    mkdirSync(dirname(join(www, file)), { recursive: true });
+    writeFileSync(join(www, file), text);
+  }
 }
 
 async function startServers(place: string): Promise<ChildProcess[]> {

@@ -24,6 +24,11 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   probe: ['peerdist probe http://head-office:8080/big.iso'],
   get: ['peerdist get http://head-office:8080/big.iso -o big.iso'],
   verify: ['peerdist verify http://head-office:8080/big.iso'],
+  preheat: [
+    'peerdist preheat http://head-office:8080/big.iso',
+    'peerdist preheat --sitemap http://head-office:8080/sitemap.xml --proxy 127.0.0.1:3128',
+    'peerdist preheat --apt-release http://deb.debian.org/debian/dists/stable/InRelease --match /linux-image-',
+  ],
   load: ['peerdist load --proxy 127.0.0.1:3128 --profile update-wave --metrics http://127.0.0.1:9181/metrics'],
   estimate: ['peerdist estimate access.log access.log.1.gz --sites sites.txt --html report.html'],
   stats: ['peerdist stats', 'peerdist stats branch-1:9181 branch-2:9181 --csv > savings.csv'],
