@@ -277,7 +277,7 @@ export function encodeResource({ status, statusText, length = 0, head, freshness
 
 /** What {@link encodeResource} has made. @throws {SyntaxError} */
 export function parseKeptResource(bytes: Uint8Array): KeptResource {
-  return JSON.parse(Buffer.from(bytes).toString()) as KeptResource;
+  return { parts: [], ...(JSON.parse(Buffer.from(bytes).toString()) as Partial<KeptResource>) } as KeptResource;
 }
 
 /**

@@ -326,7 +326,11 @@ await t.test(
   async (test) => {
     const state = test.testdir({});
     const records = join(state, 'branch', 'records');
-    const content = (id: string, contentLength: number): object => ({ informationName: id, contentLength, head: {} });
+    const content = (id: string, contentLength: number): object => ({
+      parts: [{ informationName: id, base: 0, isPrivate: false }],
+      contentLength,
+      head: {},
+    });
     const nasty = 'http://h/\u001b[2J\r\n\u009b\u202e\u2028\u{e0001}ü';
     await withResources(records, ago(3 * DAY_MS), (store) => store.put('http://h/old', [], {}, content('a', 10)));
     await withResources(records, ago(2 * DAY_MS), (store) => store.put(nasty, [], {}, content('d', 1)));

@@ -96,6 +96,8 @@ function contentsOf(role: RoleName, record: Uint8Array): Map<string, number> {
         return [[contentId, contentLength]];
       }
       const { parts, contentLength } = parseKeptResource(variant);
+      // An answer without a body has no content information, and is listed all the same.
+      if (parts.length === 0) return [['', contentLength]];
       // The content is counted once, however many parts it lies in.
       return parts.map(({ informationName }, index) => [informationName, index === 0 ? contentLength : 0]);
     }),
