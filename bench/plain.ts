@@ -148,7 +148,9 @@ class Client {
       this.#answered = resolve;
       this.#socket.once('error', reject);
     });
-    this.#socket.write(`GET /plain.bin HTTP/1.1\r\nHost: bench\r\nRange: bytes=${first}-${first + BODY_BYTES - 1}\r\n\r\n`);
+    this.#socket.write(
+      `GET /plain.bin HTTP/1.1\r\nHost: bench\r\nRange: bytes=${first}-${first + BODY_BYTES - 1}\r\n\r\n`,
+    );
     await answered;
     this.#socket.removeAllListeners('error');
     return (performance.now() - start) / 1000;

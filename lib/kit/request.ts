@@ -7,6 +7,9 @@ export interface RequestWatcher {
   observe(observation: Observation): void;
 }
 
+/** Told of an interim answer (1xx) that is on its way to the client. Must be quick and must not throw. */
+export type InterimListener = (status: number, headers: HeaderFields) => void;
+
 /** Who sent the request. */
 export interface ClientInfo {
   /** IP address without zone or mapping prefix. */
@@ -32,6 +35,8 @@ export interface ProxyRequestParts {
   readonly signal: AbortSignal | (() => AbortSignal);
   /** Told of what happens for the sake of this request; whoever watches exchanges gives it. */
   readonly watcher?: RequestWatcher | undefined;
+  /** Undefined for a request that no client waits for: its interim answers are nobody's. */
+  readonly onInterim?: InterimListener | undefined;
 }
 
 /** One request on its way to the origin. Immutable: a plug-in that wants another one makes it by {@link with} and passes it to `next`. */
@@ -44,6 +49,7 @@ export class ProxyRequest {
   readonly body: Readable | null;
   readonly client: ClientInfo;
   #signal: AbortSignal | (() => AbortSignal);
+  readonly onInterim: InterimListener | undefined;
   readonly #watcher: RequestWatcher | undefined;
 
   constructor(parts: ProxyRequestParts) {
@@ -56,6 +62,7 @@ export class ProxyRequest {
     this.client = parts.client;
     this.#signal = parts.signal;
     this.#watcher = parts.watcher;
+    this.onInterim = parts.onInterim;
   }
 
   /** Reports what happens for the sake of this request: to the observer of whoever says it, and to whoever watches this exchange. */
@@ -82,7 +89,7 @@ export class ProxyRequest {
 
   /** A copy with some parts replaced. */
   with(parts: Partial<ProxyRequestParts>): ProxyRequest {
-    const { method, scheme, authority, target, headers, body, client } = this;
+    const { method, scheme, authority, target, headers, body, client, onInterim } = this;
     return new ProxyRequest({
       method,
       scheme,
@@ -93,6 +100,7 @@ export class ProxyRequest {
       client,
       signal: this.#signal,
       watcher: this.#watcher,
+      onInterim,
       ...parts,
     });
   }

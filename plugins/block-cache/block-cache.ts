@@ -168,7 +168,7 @@ class BlockCache {
       'pragma',
     ]);
     // Nobody waits for it: it ends by the time limits of the way to the origin.
-    const own = request.with({ method: 'GET', headers, signal: new AbortController().signal });
+    const own = request.with({ method: 'GET', headers, signal: new AbortController().signal, onInterim: undefined });
     resource.hold();
     try {
       const response = await this.#origin.fetch(own, next, resource, () => {});

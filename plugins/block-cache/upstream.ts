@@ -56,6 +56,7 @@ export function ownRequest(request: ProxyRequest, signal: AbortSignal, fields: H
     method: 'GET',
     body: null,
     signal,
+    onInterim: undefined,
     headers: {
       ...withoutFields(request.headers, [...CONDITION_FIELDS, 'if-range', 'range', 'content-length', 'content-type']),
       'accept-encoding': 'identity',

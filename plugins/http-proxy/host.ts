@@ -29,6 +29,7 @@ import {
   type ResolvedTimeouts,
   resolveTimeouts,
 } from './options.ts';
+import { interimWriter } from './interim.ts';
 import { Outgoing } from './outgoing.ts';
 import { sendResponse } from './respond.ts';
 import { answerOnSocket, connectTunnel, refuse, type TunnelContext, upgradeTunnel, WaitingClient } from './tunnel.ts';
@@ -213,7 +214,8 @@ export class HttpProxyHost {
     client.on('error', ignore);
     try {
       this.#admit(message);
-      const request = readRequest(message, this.#rules, () => departure.signal, exchange.watcher);
+      const { watcher } = exchange;
+      const request = readRequest(message, this.#rules, () => departure.signal, watcher, interimWriter(client));
       const response = await this.#chain(request);
       await sendResponse(exchange.answered(response), client, this.#rules.viaName, idleMs, () => exchange.breaks());
     } catch (error) {

@@ -2,7 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import { PeerDistError } from '../../lib/errors.ts';
 import { endToEndFields, fieldValue } from '../../lib/http/index.ts';
-import { ProxyRequest, type RequestWatcher } from '../../lib/kit/index.ts';
+import { ProxyRequest, type InterimListener, type RequestWatcher } from '../../lib/kit/index.ts';
 import { plainAddress } from './access.ts';
 import { badRequest } from './errors.ts';
 import { type Origin, parseAuthority } from './options.ts';
@@ -28,6 +28,7 @@ export function readRequest(
   rules: IncomingRules,
   signal: () => AbortSignal,
   watcher?: RequestWatcher,
+  onInterim?: InterimListener,
 ): ProxyRequest {
   const host = readHost(message);
   const { scheme, authority, target } = readTarget(message.method, message.url ?? '', host, rules);
@@ -45,6 +46,7 @@ export function readRequest(
     body,
     signal,
     watcher,
+    onInterim,
     client: { address, httpVersion: message.httpVersion },
   });
 }

@@ -143,6 +143,10 @@ class OutgoingRequest extends Readable {
     const connected = 'encrypted' in (socket ?? {}) ? 'secureConnect' : 'connect';
     if (socket?.connecting === true) socket.once(connected, () => this.#cancelTimer?.());
     else this.#cancelTimer?.();
+    upstream.on('information', ({ statusCode, headers }) => {
+      // 100 is for us: we have asked for it, or answered it, ourselves.
+      if (statusCode > 101) this.#request.onInterim?.(statusCode, endToEndFields(headers));
+    });
     upstream.once('upgrade', () =>
       this.fail(new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin switched protocols unasked')),
     );

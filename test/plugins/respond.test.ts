@@ -95,3 +95,42 @@ t.test('an origin that sends more than it announced', async (test) => {
     test.equal(await answer.text(), 'x'.repeat(10), 'its client gets what was announced, and nothing behind it');
   }
 });
+
+t.test('interim answers are handed on, before the final one and to those who can read them', async (test) => {
+  const origin = createNetServer((socket) => {
+    socket.on('error', () => {});
+    const early = 'HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: X-Mine\r\nX-Mine: 1\r\n\r\n';
+    socket.on('data', () =>
+      socket.write(
+        `HTTP/1.1 100 Continue\r\n\r\n${early}${'HTTP/1.1 102 Processing\r\n\r\n'.repeat(40)}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok`,
+      ),
+    );
+  });
+  origin.listen(0, '127.0.0.1');
+  await once(origin, 'listening');
+  const url = `http://127.0.0.1:${(origin.address() as AddressInfo).port}`;
+  const host = new HttpProxyHost({ proxy: createProxyServer(), kit: new Kit({ plugins: [] }), origin: url });
+  const server = host.createServer();
+  test.teardown(() => {
+    host.close();
+    server.close();
+    origin.close();
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const received = async (version: string): Promise<string> => {
+    const socket = connect(port, '127.0.0.1');
+    socket.write(`GET / HTTP/${version}\r\nHost: h\r\nConnection: close\r\n\r\n`);
+    const chunks: Buffer[] = [];
+    for await (const chunk of socket as AsyncIterable<Buffer>) chunks.push(chunk);
+    return Buffer.concat(chunks).toString('latin1');
+  };
+  const modern = await inTime(received('1.1'), 'the answer');
+  test.match(modern, /^HTTP\/1\.1 103 Early Hints\r\nlink: <\/a\.css>; rel=preload\r\n\r\nHTTP\/1\.1 102 /);
+  test.notMatch(modern, 'x-mine', 'what is for one connection stays there');
+  test.notMatch(modern, ' 100 ', 'who did not ask for a 100 gets none');
+  test.equal(modern.match(/HTTP\/1\.1 1\d\d /g)?.length, 16, 'no more than a bounded number');
+  test.match(modern, /HTTP\/1\.1 200 OK[^]*\r\n\r\nok$/);
+  test.match(await inTime(received('1.0'), 'the old answer'), /^HTTP\/1\.[01] 200 OK/);
+});
