@@ -73,7 +73,8 @@ export class OriginAnswers {
     landed: (landing: Landing) => void,
   ): Promise<ProxyResponse> {
     const leash = new Leash(request.signal);
-    let ask = askForContentInformation(request, this.#options.maxContentInformationVersion).with({
+    const { maxContentInformationVersion, hashRequestFirst } = this.#options;
+    let ask = askForContentInformation(request, maxContentInformationVersion, hashRequestFirst).with({
       signal: leash.signal,
     });
     const revalidating = stale !== undefined && !hasConditions(request.headers);
