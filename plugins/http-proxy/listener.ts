@@ -16,8 +16,8 @@ export interface TlsIdentity {
 const MAX_HEADER_BYTES = 32 * 1024;
 /** Milliseconds for a client to send a request head. Policy, not protocol. */
 const CLIENT_HEAD_MS = 60_000;
-/** Servers that want a certificate of their clients. */
-const WANTING = new WeakSet<object>();
+/** Servers that want a certificate of their clients, and of whose authority. */
+const WANTING = new WeakMap<object, string>();
 
 /** A server, not listening yet. With `tls` it speaks HTTPS. */
 export function createListener(tls: TlsIdentity | undefined, idleMs: number): Server {
@@ -41,13 +41,17 @@ function createTls(options: ServerOptions, tls: TlsIdentity): Server {
   // A client without the right certificate gets an answer, so that whoever looks after it learns why.
   const wanted = tls.clientCa === undefined ? {} : { requestCert: true, rejectUnauthorized: false };
   const server = createTlsServer({ ...options, ...wanted, ...contextOf(tls) });
-  if (tls.clientCa !== undefined) WANTING.add(server);
+  if (tls.clientCa !== undefined) WANTING.set(server, tls.clientCa);
   return server;
 }
 
 /** Changes certificate, key and authorities from the next connection on; whether clients need a certificate stays as it was. */
 export function renewIdentity(server: Server, tls: TlsIdentity): void {
-  if (server instanceof HttpsServer) server.setSecureContext(contextOf(tls));
+  if (!(server instanceof HttpsServer)) return;
+  const before = WANTING.get(server);
+  const clientCa = before && (tls.clientCa ?? before);
+  if (clientCa !== undefined) WANTING.set(server, clientCa);
+  server.setSecureContext(contextOf({ ...tls, clientCa }));
 }
 
 function contextOf({ cert, key, clientCa }: TlsIdentity): SecureContextOptions {

@@ -181,7 +181,7 @@ function keeper(stateDirectory: string, role: RoleName): Display['keeper'] {
 
 /** A branch seals nothing but what leaves its machine. */
 function isSecretNeeded(role: RoleName, { store }: RunValues): boolean {
-  return role === 'reverse' || typeof store === 'object';
+  return role === 'reverse' || role === 'head' || typeof store === 'object';
 }
 
 /** The secrets that the state directory keeps; where it cannot keep any, one for this run. */
