@@ -35,7 +35,7 @@ import {
   rememberedFields,
   withCodingVary,
 } from './resource.ts';
-import { UnknownContent } from './unknown-content.ts';
+import { type Begun, UnknownContent } from './unknown-content.ts';
 
 type Coded = Extract<Negotiation, { kind: 'content-information' }>;
 
@@ -109,29 +109,46 @@ class ContentServer {
     // Where it is fetched ahead, whoever waits has a share in that.
     if (negotiation.hashRequest && this.#unknown?.has(key) !== true)
       await this.#hashing.wait(key, Math.max(this.#hashWaitMs, this.#unknown?.maxMs ?? 0));
-    let known = await this.#resources.find(key, plain.headers);
+    const known = await this.#resources.find(key, plain.headers);
     observer({ type: 'lookup', result: known === undefined ? 'miss' : 'hit' });
-    if (known === undefined && negotiation.hashRequest && this.#unknown !== undefined) {
-      const answer = await this.#unknown.learn(plain, next);
-      if (answer !== undefined) return this.#pass(plain, answer, negotiation);
-      known = await this.#resources.find(key, plain.headers);
-    }
-    return known === undefined
+    const unknown = negotiation.hashRequest ? this.#unknown : undefined;
+    if (known !== undefined) return this.#answerKnown(known, plain, next, negotiation, unknown);
+    return unknown === undefined
       ? this.#pass(plain, await next(plain), negotiation)
-      : this.#answerKnown(known, plain, next, negotiation);
+      : this.#answerLearned(plain, next, negotiation, unknown);
   }
 
+  /** @param begun the origin's answer, where it is there already */
+  async #answerLearned(
+    request: ProxyRequest,
+    next: Next,
+    negotiation: Coded,
+    unknown: UnknownContent,
+    begun?: Begun,
+  ): Promise<ProxyResponse> {
+    const answer = await unknown.learn(request, next, begun);
+    if (answer !== undefined) return this.#pass(request, answer, negotiation);
+    const known = await this.#resources.find(request.key, request.headers);
+    return known === undefined
+      ? this.#pass(request, await next(request), negotiation)
+      : this.#answerKnown(known, request, next, negotiation, undefined);
+  }
+
+  /** @param unknown learns what the origin has in place of what is known; undefined where it is not to be fetched ahead */
   async #answerKnown(
     known: PublishedResource,
     request: ProxyRequest,
     next: Next,
     negotiation: Coded,
+    unknown: UnknownContent | undefined,
   ): Promise<ProxyResponse> {
     const range = singleRange(request, known);
     if (range === 'plain') return withCodingVary(await next(request));
     const condition = hasConditions(request.headers) ? undefined : agreementCondition(known, request);
+    const fetch = unknown?.begin(request);
+    const asked = fetch === undefined ? request : request.with({ signal: fetch.signal });
     const response = await next(
-      condition === undefined ? request : request.with({ headers: { ...request.headers, ...condition } }),
+      condition === undefined ? asked : asked.with({ headers: { ...request.headers, ...condition } }),
     );
     if (originAgrees(known, response, condition !== undefined)) {
       const answer = await this.#answerCoded(known, range, response, request, negotiation);
@@ -139,6 +156,12 @@ class ContentServer {
         response.discard();
         return answer;
       }
+    }
+    if (unknown !== undefined && fetch !== undefined && (response.status === 200 || response.status === 206)) {
+      // The origin has something else now.
+      if (response.status === 200) return this.#answerLearned(request, next, negotiation, unknown, { fetch, response });
+      response.discard();
+      return this.#answerLearned(request, next, negotiation, unknown);
     }
     if (response.status === 304 && condition !== undefined) {
       // The 304 was an answer to us, not to the client, and is of no use: ask as the client did.

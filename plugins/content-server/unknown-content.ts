@@ -88,24 +88,33 @@ export class UnknownContent {
     return this.#fetches.has(key);
   }
 
+  /** A fetch that may come of a question about what is known: made with its signal, the answer is of use for others too. */
+  begin(request: ProxyRequest): Fetch {
+    const fetch = new Fetch();
+    fetch.join(request.signal);
+    return fetch;
+  }
+
   /**
    * Fetches what a request asks for, whole, and waits until it is hashed, the time is up or the client leaves. Clients that ask for the same at once share a fetch.
    *
    * @param request without its coding
+   * @param begun of {@link begin}, where the origin has answered already
    * @returns the origin's answer to this very request, when it is nothing to be hashed ahead; undefined otherwise: what is known now is to be looked up
    * @throws what `next` throws, for the one who has asked first
    */
-  async learn(request: ProxyRequest, next: Next): Promise<ProxyResponse | undefined> {
+  async learn(request: ProxyRequest, next: Next, begun?: Begun): Promise<ProxyResponse | undefined> {
     const running = this.#fetches.get(request.key);
-    if (running === undefined && this.#fetches.size >= MAX_FETCHES) return undefined;
-    const fetch = running ?? new Fetch();
-    fetch.join(request.signal);
+    if (running === undefined && this.#fetches.size >= MAX_FETCHES) return begun?.response;
     if (running !== undefined) {
-      await this.#patience(fetch.settled, request.signal);
+      begun?.response.discard();
+      running.join(request.signal);
+      await this.#patience(running.settled, request.signal);
       return undefined;
     }
+    const fetch = begun?.fetch ?? this.begin(request);
     this.#fetches.set(request.key, fetch);
-    const failure = this.#run(fetch, request, next).finally(() => {
+    const failure = this.#run(fetch, request, next, begun?.response).finally(() => {
       fetch.forget();
       this.#fetches.delete(request.key);
       fetch.settle();
@@ -124,16 +133,16 @@ export class UnknownContent {
     for (const fetch of this.#fetches.values()) fetch.end(new PeerDistAbortError('shutdown'));
   }
 
-  async #run(fetch: Fetch, request: ProxyRequest, next: Next): Promise<void> {
-    const isWhole = !hasConditions(request.headers) && request.headers['range'] === undefined;
+  async #run(fetch: Fetch, request: ProxyRequest, next: Next, answer: ProxyResponse | undefined): Promise<void> {
     const headers = withoutFields(request.headers, [...CONDITION_FIELDS, 'if-range', 'range']);
     const asked = request.with({ headers, signal: fetch.signal });
-    const response = await next(asked);
+    const response = answer ?? (await next(asked));
     const limits = { minBytes: this.#minBytes, maxBytes: this.#maxBytes };
     const begun = isPublishable(asked, response, limits) ? await this.#hashing.begin(asked, response) : undefined;
     if (typeof begun === 'object') return this.#hash(fetch, response, begun);
     // Not for everybody: an error page, too small or too large, or another proxy is at it.
-    if (isWhole && fetch.isAwaited) fetch.answer = response;
+    const isOwn = answer !== undefined || asksForAll(request);
+    if (isOwn && fetch.isAwaited) fetch.answer = response;
     else response.discard();
     return undefined;
   }
@@ -173,6 +182,17 @@ export class UnknownContent {
       signal.removeEventListener('abort', giveUp);
     }
   }
+}
+
+/** Whether what this request gets is what anybody would get who asks for all of it. */
+function asksForAll({ headers }: ProxyRequest): boolean {
+  return !hasConditions(headers) && headers['range'] === undefined;
+}
+
+/** An answer that came under the signal of a fetch. */
+export interface Begun {
+  readonly fetch: Fetch;
+  readonly response: ProxyResponse;
 }
 
 export interface UnknownContentComponents {

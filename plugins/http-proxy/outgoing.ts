@@ -216,7 +216,8 @@ class OutgoingRequest extends Readable {
   }
 
   override _read(): void {
-    this.#request.body?.resume();
+    // Before there is a connection nobody takes what the client sends, and it would be lost.
+    if (this.#upstream !== undefined) this.#request.body?.resume();
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
