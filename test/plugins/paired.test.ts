@@ -81,6 +81,21 @@ await t.test('unknown content: the first client of each branch is served by its 
   test.same([...head.observations.failures, ...branch.observations.failures], []);
 });
 
+await t.test('an origin without ranges', async (test) => {
+  const origin = await Origin.start(test, { '/f': { ...fresh(BODY), noRanges: true } });
+  const head = await startHead(test);
+  const branch = await paired(test, { url: head.url });
+  const answer = await ask(branch.port, `${origin.url}/f`);
+  test.ok(same(answer.body, BODY));
+  test.ok(
+    same(
+      (await ask(branch.port, `${origin.url}/f`, { fields: { range: 'bytes=4000000-' } })).body,
+      BODY.subarray(4_000_000),
+    ),
+  );
+  test.equal(origin.bodies('/f').length, 2, 'everything, once to be hashed and once to be had');
+});
+
 await t.test('what a hash request gets of unknown content', async (test) => {
   const small = Buffer.alloc(2000, 1);
   const origin = await Origin.start(test, {
