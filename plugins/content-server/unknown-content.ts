@@ -15,6 +15,11 @@ import { isPublishable } from './resource.ts';
 /** Such fetches under way; what is asked for beyond them is answered as if there were none. Policy, not protocol. */
 export const MAX_FETCHES = 64;
 
+/** Clients of a fetch whose leaving is heeded; one more, and it goes on to its end. Policy, not protocol. */
+const MAX_HEEDED = 1024;
+/** Milliseconds after which a fetch is given up, however briskly it goes on. Policy, not protocol. */
+export const MAX_FETCH_MS = 60 * 60_000;
+
 const DEFAULT_MAX_BYTES = 1024 ** 3;
 const DEFAULT_MAX_MS = 30_000;
 
@@ -48,9 +53,11 @@ class Fetch {
   /** It goes on until all who have joined are gone: those too that have got tired of waiting, as long as they read something else. */
   join(signal: AbortSignal): void {
     this.#members += 1;
+    if (this.#signals.length === MAX_HEEDED) return undefined;
     if (signal.aborted) return this.#leave();
     this.#signals.push(signal);
     signal.addEventListener('abort', this.#leave, { once: true });
+    return undefined;
   }
 
   end(reason: Error): void {
@@ -114,7 +121,11 @@ export class UnknownContent {
     }
     const fetch = begun?.fetch ?? this.begin(request);
     this.#fetches.set(request.key, fetch);
+    const cancel = this.#clock.after(MAX_FETCH_MS, () =>
+      fetch.end(new PeerDistError('ERR_PEERDIST_TIMEOUT', 'a fetch ahead took too long')),
+    );
     const failure = this.#run(fetch, request, next, begun?.response).finally(() => {
+      cancel();
       fetch.forget();
       this.#fetches.delete(request.key);
       fetch.settle();

@@ -5,7 +5,7 @@ import { createServer as createTcpServer, type AddressInfo, type Socket } from '
 import { createServer as createBareTls } from 'node:tls';
 import t, { type Test } from 'tap';
 import { Kit } from '../../lib/kit/index.ts';
-import { MAX_FETCHES } from '../../plugins/content-server/unknown-content.ts';
+import { MAX_FETCH_MS, MAX_FETCHES } from '../../plugins/content-server/unknown-content.ts';
 import { createProxyServer, HttpProxyHost, type UpstreamOptions } from '../../plugins/http-proxy/index.ts';
 import { AWAY_MS } from '../../plugins/http-proxy/upstream.ts';
 import { UPSTREAM_CONNECT_MS } from '../../plugins/http-proxy/upstream-link.ts';
@@ -155,7 +155,8 @@ await t.test('what a hash request gets of unknown content', async (test) => {
 
 await t.test('time is up: the plain body, and hashing goes on', async (test) => {
   const gate = new Gate();
-  const origin = await Origin.start(test, { '/f': { ...fresh(BODY), firstBytes: 1000, afterFirst: gate.passed } });
+  const held = { ...fresh(BODY), firstBytes: 1000, afterFirst: gate.passed };
+  const origin = await Origin.start(test, { '/f': held, '/slow': held });
   const clock = new ManualClock();
   const head = await startHead(test, { clock, hashUnknown: { maxMs: 30_000 } });
   const url = `${origin.url}/f`;
@@ -167,10 +168,31 @@ await t.test('time is up: the plain body, and hashing goes on', async (test) => 
   const answer = await first.head();
   test.equal(answer.headers['x-p2p-peerdistex'], 'MakeHashRequest=true');
   test.equal(origin.asked('/f').length, 2, 'a fetch of its own');
+  const slow = await begin(head.port, `${origin.url}/slow`, { fields: HASH_REQUEST });
+  await until(() => origin.asked('/slow').length === 1, 'that is fetched');
+  clock.advance(30_000);
+  test.equal((await slow.head()).status, 200);
   gate.open();
-  await head.published();
-  test.ok(isCoded(await ask(head.port, url, { fields: HASH_REQUEST })));
+  await head.published(2);
+  for (const each of [url, `${origin.url}/slow`])
+    test.ok(isCoded(await ask(head.port, each, { fields: HASH_REQUEST })));
   first.close();
+  slow.close();
+});
+
+await t.test('a fetch that never ends is given up', async (test) => {
+  const origin = await Origin.start(test, {
+    '/f': { ...fresh(BODY), firstBytes: 1000, afterFirst: new Gate().passed },
+  });
+  const clock = new ManualClock();
+  const head = await startHead(test, { clock, hashUnknown: { maxMs: 2 * MAX_FETCH_MS } });
+  const client = await begin(head.port, `${origin.url}/f`, { fields: HASH_REQUEST });
+  await until(() => origin.asked('/f').length === 1, 'it is fetched');
+  await until(() => head.observations.count('lookup') > 0, 'it is hashed');
+  clock.advance(MAX_FETCH_MS);
+  await until(() => origin.asked('/f')[0]?.closed === true, 'the origin is left');
+  test.equal((await client.head()).status, 200, 'the client gets its bytes');
+  client.close();
 });
 
 await t.test('a fetch is shared, and ends with the last who wants it', async (test) => {

@@ -48,6 +48,8 @@ export interface RoleOptions extends Omit<HttpProxyHostOptions, 'proxy' | 'kit' 
   readonly store?: StoreOptions | undefined;
   /** Told in a line what an administrator should know. */
   readonly warn?: ((line: string) => void) | undefined;
+  /** Told in a line of what happens while it runs. @default nobody is */
+  readonly notice?: ((line: string) => void) | undefined;
   readonly hashProvider?: HashProvider['name'] | undefined;
 }
 
@@ -136,7 +138,7 @@ export async function startBranch(options: BranchOptions, member?: Member): Prom
     observer,
   });
   const kit = new Kit({ plugins: [blockCache], observer });
-  const upstream = options.upstream && { ...options.upstream, warn: options.warn };
+  const upstream = options.upstream && { ...options.upstream, warn: options.notice };
   const host = new HttpProxyHost(hostOptions({ ...options, upstream }, kit, observer));
   const live = async (): Promise<Live> => ({
     ...liveOf(options),
