@@ -188,7 +188,7 @@ await t.test('a fetch that never ends is given up', async (test) => {
   const head = await startHead(test, { clock, hashUnknown: { maxMs: 2 * MAX_FETCH_MS } });
   const client = await begin(head.port, `${origin.url}/f`, { fields: HASH_REQUEST });
   await until(() => origin.asked('/f').length === 1, 'it is fetched');
-  await until(() => head.observations.count('lookup') > 0, 'it is hashed');
+  await until(() => head.observations.bytes('wan', { kind: 'plain' }) > 0, 'it is hashed');
   clock.advance(MAX_FETCH_MS);
   await until(() => origin.asked('/f')[0]?.closed === true, 'the origin is left');
   test.equal((await client.head()).status, 200, 'the client gets its bytes');
