@@ -123,6 +123,10 @@ export const ERROR_CODES = {
   ERR_PEERDIST_DESTINATION_FORBIDDEN: { win32: 0, meaning: 'the destination rule refuses this address or port' },
   ERR_PEERDIST_CLIENT_FORBIDDEN: { win32: 0, meaning: 'the client is not on the allow-list' },
   ERR_PEERDIST_LOOP: { win32: 0, meaning: 'the request has passed this proxy before' },
+  ERR_PEERDIST_UPSTREAM_REFUSED: {
+    win32: 0,
+    meaning: 'the upstream proxy is not the one that is trusted, or refuses us',
+  },
   ERR_PEERDIST_ORIGIN_UNREACHABLE: { win32: 0, meaning: 'no connection to the origin' },
   ERR_PEERDIST_ORIGIN_TIMEOUT: { win32: 0, meaning: 'the origin did not answer in time' },
   ERR_PEERDIST_ORIGIN_PROTOCOL: { win32: 0, meaning: 'the origin broke HTTP or contradicted itself' },

@@ -76,6 +76,8 @@ export type Observation =
   /** A client was served from a fetch that another client had started. */
   | { readonly type: 'collapsed' }
   | { readonly type: 'tunnel'; readonly bytes: number }
+  /** How one request found its way where there is an upstream proxy. `direct`: that was away; `refused`: there was no way. */
+  | { readonly type: 'upstream'; readonly result: 'used' | 'direct' | 'refused' }
   | { readonly type: 'plugin_failure'; readonly plugin: string; readonly error: unknown }
   /** An exchange ended. `seconds` from request head to last byte; `bytes` handed to the client's connection, heads included. */
   | { readonly type: 'exchange'; readonly status: number; readonly seconds: number; readonly bytes: number };

@@ -38,7 +38,7 @@ function helpOptions(command: string): string[] {
 t.test('every option of the command has its row', (t) => {
   const table = (heading: string): string[] =>
     rows('plugins/standalone/README.md', heading).map((row) => row[0] as string);
-  const both = table('### Both');
+  const both = table('### Proxies');
   const secret = table('### The server secret');
   const stores = [...table('### Stores and workers'), ...table('### Running')];
   t.strictSame(
@@ -50,6 +50,10 @@ t.test('every option of the command has its row', (t) => {
   t.strictSame(
     [...table('### `peerdist branch`'), ...both, ...stores, ...peers].toSorted(),
     helpOptions('branch').toSorted(),
+  );
+  t.strictSame(
+    [...table('### `peerdist head`'), ...both, ...stores, ...secret].toSorted(),
+    helpOptions('head').toSorted(),
   );
   t.strictSame([...table('### `peerdist hosted`'), ...stores].toSorted(), helpOptions('hosted').toSorted());
   t.strictSame(table('### `peerdist secret`').toSorted(), helpOptions('secret export').toSorted());

@@ -19,6 +19,7 @@ export { MemoryContentInformationStore } from './memory-content-information-stor
 export { MemoryResourceStore, type MemoryResourceStoreOptions } from './memory-resource-store.ts';
 export { PURGE_CHECK_MS, TieredBlockStore, type TieredBlockStoreOptions } from './tiered-block-store.ts';
 export { RecordContentInformationStore } from './record-content-information-store.ts';
+export { namedRecords } from './named-records.ts';
 export {
   type ResourceCodec,
   resourceKeyOf,

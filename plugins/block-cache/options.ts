@@ -8,6 +8,8 @@ export interface BlockCacheOptions {
   readonly peerdist: PeerDist;
   /** Newest content information asked for. @default 2 */
   readonly maxContentInformationVersion?: 1 | 2 | undefined;
+  /** Ask for content information as one does who has been told to, the first time too: for an upstream proxy that then makes it. @default false */
+  readonly hashRequestFirst?: boolean | undefined;
   /** Bytes of content information taken for one content; a larger one is left alone and the body asked for. @default 64 MiB */
   readonly maxContentInformationBytes?: number | undefined;
   /** Bytes for content information and heads that are kept. @default 128 MiB */
@@ -30,6 +32,7 @@ export interface BlockCacheOptions {
 
 export interface ResolvedBlockCacheOptions {
   readonly maxContentInformationVersion: 1 | 2;
+  readonly hashRequestFirst: boolean;
   readonly maxContentInformationBytes: number;
   readonly maxIndexBytes: number;
   readonly maxPendingBytes: number;
@@ -44,6 +47,7 @@ const MiB = 1024 * 1024;
 export function resolveBlockCacheOptions(options: Omit<BlockCacheOptions, 'peerdist'>): ResolvedBlockCacheOptions {
   return {
     maxContentInformationVersion: options.maxContentInformationVersion ?? 2,
+    hashRequestFirst: options.hashRequestFirst ?? false,
     maxContentInformationBytes: options.maxContentInformationBytes ?? 64 * MiB,
     maxIndexBytes: options.maxIndexBytes ?? 128 * MiB,
     maxPendingBytes: options.maxPendingBytes ?? 256 * MiB,

@@ -83,10 +83,11 @@ export class OriginAnswers {
     const status = stale === undefined ? 'fwd=uri-miss' : 'fwd=stale';
     const question: Question = { request, next, stale, landed, status, askedAt: clock.now(), leash };
     const severalRanges = rangeCount(request) > 1;
-    let ask = askForContentInformation(
-      severalRanges ? firstRangeOnly(request) : request,
-      options.maxContentInformationVersion,
-    ).with({ signal: leash.signal });
+    const asked = severalRanges ? firstRangeOnly(request) : request;
+    const { maxContentInformationVersion, hashRequestFirst } = options;
+    let ask = askForContentInformation(asked, maxContentInformationVersion, hashRequestFirst).with({
+      signal: leash.signal,
+    });
     const revalidating = stale !== undefined && !hasConditions(request.headers);
     if (revalidating) ask = ask.with({ headers: { ...ask.headers, ...condition(stale) } });
     let response: ProxyResponse;

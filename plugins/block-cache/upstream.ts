@@ -30,14 +30,18 @@ import {
 const VERSION = { major: 1, minor: 1 };
 const CODING_FIELDS = [PEERDIST_HEADER, PEERDIST_EX_HEADER];
 
-/** The client's request, ready for content information too. Adds to its Accept-Encoding, removes nothing. */
-export function askForContentInformation(request: ProxyRequest, max: 1 | 2): ProxyRequest {
+/**
+ * The client's request, ready for content information too. Adds to its Accept-Encoding, removes nothing.
+ *
+ * @param isHashRequest says that waiting for it is worth while
+ */
+export function askForContentInformation(request: ProxyRequest, max: 1 | 2, isHashRequest = false): ProxyRequest {
   return request.with({
     headers: {
       ...request.headers,
       'accept-encoding': addPeerDist(fieldValue(request.headers, 'accept-encoding')),
       [PEERDIST_HEADER]: formatPeerDist({ version: VERSION }),
-      [PEERDIST_EX_HEADER]: formatPeerDistEx(max),
+      [PEERDIST_EX_HEADER]: formatPeerDistEx(max, { hashRequest: isHashRequest }),
     },
   });
 }

@@ -1,6 +1,5 @@
 import type { ByteRange } from '../../lib/bytes/index.ts';
-import { type Clock, systemClock } from '../../lib/clock.ts';
-import { isPeerDistError } from '../../lib/errors.ts';
+import { systemClock } from '../../lib/clock.ts';
 import {
   fieldValue,
   formatContentRange,
@@ -10,14 +9,11 @@ import {
   parseRange,
   removePeerDist,
   resolveRanges,
-  selectingValues,
-  validatorsOf,
-  varyNames,
   withoutFields,
 } from '../../lib/http/index.ts';
 import { definePlugin, type Next, type Plugin, type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import { ignoreObservations, type Observer } from '../../lib/observer.ts';
-import type { PeerDist, PublishTransform } from '../../lib/peerdist/index.ts';
+import type { PeerDist } from '../../lib/peerdist/index.ts';
 import {
   formatPeerDist,
   negotiate,
@@ -25,7 +21,8 @@ import {
   PEERDIST_EX_HEADER,
   PEERDIST_HEADER,
 } from '../../lib/protocol/pccrtp/index.ts';
-import { type Claims, type RecordStore, ResourceStore } from '../../lib/stores/index.ts';
+import { ResourceStore } from '../../lib/stores/index.ts';
+import { Hashing } from './hashing.ts';
 import type { ContentServerOptions } from './options.ts';
 import {
   agreementCondition,
@@ -38,6 +35,7 @@ import {
   rememberedFields,
   withCodingVary,
 } from './resource.ts';
+import { type Begun, UnknownContent } from './unknown-content.ts';
 
 type Coded = Extract<Negotiation, { kind: 'content-information' }>;
 
@@ -60,12 +58,9 @@ class ContentServer {
   readonly #maxBytes: number;
   readonly #hashWaitMs: number;
   readonly #observer: Observer;
-  readonly #clock: Clock;
-  readonly #records: RecordStore | undefined;
-  readonly #claims: Claims | undefined;
   readonly #resources: ResourceStore<PublishedResource>;
-  /** Hashes still running, by resource. Bounded by the exchanges under way. */
-  readonly #running = new Map<string, Set<Promise<unknown>>>();
+  readonly #hashing: Hashing;
+  readonly #unknown: UnknownContent | undefined;
 
   constructor(options: ContentServerOptions) {
     this.#peerdist = options.peerdist;
@@ -73,10 +68,7 @@ class ContentServer {
     this.#maxBytes = options.maxBytes ?? Infinity;
     this.#hashWaitMs = options.hashWaitMs ?? 5_000;
     this.#observer = options.observer ?? ignoreObservations;
-    this.#clock = options.clock ?? systemClock;
-    const { records } = options;
-    this.#records = records;
-    this.#claims = options.claims;
+    const { peerdist, records, claims, clock = systemClock, hashUnknown } = options;
     this.#resources = new ResourceStore<PublishedResource>({
       maxBytes: options.maxIndexBytes ?? 64 * 1024 * 1024,
       bytesOf: resourceBytes,
@@ -85,9 +77,15 @@ class ContentServer {
         void (records === undefined && this.#peerdist.server.unpublish(contentId).catch(() => {})),
       durable: records && { records, encode: encodeResource, decode: decodeResource },
     });
+    const limits = { minBytes: this.#minBytes, maxBytes: this.#maxBytes };
+    const isDurable = records !== undefined;
+    const hashing = { ...limits, peerdist, resources: this.#resources, isDurable, claims, clock };
+    this.#hashing = new Hashing(hashing);
+    this.#unknown = hashUnknown && new UnknownContent(hashUnknown, { ...limits, hashing: this.#hashing, clock });
   }
 
   stop(): void {
+    this.#unknown?.stop();
     this.#resources.clear();
   }
 
@@ -107,25 +105,50 @@ class ContentServer {
       if (negotiation.kind !== 'missing-data') return response;
       return response.counted((bytes) => observer({ type: 'wan', kind: 'missing_data', bytes }));
     }
-    if (negotiation.hashRequest) await this.#waitForHash(request.key);
-    const known = await this.#resources.find(request.key, plain.headers);
+    const { key } = request;
+    // Where it is fetched ahead, whoever waits has a share in that.
+    if (negotiation.hashRequest && this.#unknown?.has(key) !== true)
+      await this.#hashing.wait(key, Math.max(this.#hashWaitMs, this.#unknown?.maxMs ?? 0));
+    const known = await this.#resources.find(key, plain.headers);
     observer({ type: 'lookup', result: known === undefined ? 'miss' : 'hit' });
-    return known === undefined
+    const unknown = negotiation.hashRequest ? this.#unknown : undefined;
+    if (known !== undefined) return this.#answerKnown(known, plain, next, negotiation, unknown);
+    return unknown === undefined
       ? this.#pass(plain, await next(plain), negotiation)
-      : this.#answerKnown(known, plain, next, negotiation);
+      : this.#answerLearned(plain, next, negotiation, unknown);
   }
 
+  /** @param begun the origin's answer, where it is there already */
+  async #answerLearned(
+    request: ProxyRequest,
+    next: Next,
+    negotiation: Coded,
+    unknown: UnknownContent,
+    begun?: Begun,
+  ): Promise<ProxyResponse> {
+    const answer = await unknown.learn(request, next, begun);
+    if (answer !== undefined) return this.#pass(request, answer, negotiation);
+    const known = await this.#resources.find(request.key, request.headers);
+    return known === undefined
+      ? this.#pass(request, await next(request), negotiation)
+      : this.#answerKnown(known, request, next, negotiation, undefined);
+  }
+
+  /** @param unknown learns what the origin has in place of what is known; undefined where it is not to be fetched ahead */
   async #answerKnown(
     known: PublishedResource,
     request: ProxyRequest,
     next: Next,
     negotiation: Coded,
+    unknown: UnknownContent | undefined,
   ): Promise<ProxyResponse> {
     const range = singleRange(request, known);
     if (range === 'plain') return withCodingVary(await next(request));
     const condition = hasConditions(request.headers) ? undefined : agreementCondition(known, request);
+    const fetch = unknown?.begin(request);
+    const asked = fetch === undefined ? request : request.with({ signal: fetch.signal });
     const response = await next(
-      condition === undefined ? request : request.with({ headers: { ...request.headers, ...condition } }),
+      condition === undefined ? asked : asked.with({ headers: { ...request.headers, ...condition } }),
     );
     if (originAgrees(known, response, condition !== undefined)) {
       const answer = await this.#answerCoded(known, range, response, request, negotiation);
@@ -133,6 +156,12 @@ class ContentServer {
         response.discard();
         return answer;
       }
+    }
+    if (unknown !== undefined && fetch !== undefined && (response.status === 200 || response.status === 206)) {
+      // The origin has something else now.
+      if (response.status === 200) return this.#answerLearned(request, next, negotiation, unknown, { fetch, response });
+      response.discard();
+      return this.#answerLearned(request, next, negotiation, unknown);
     }
     if (response.status === 304 && condition !== undefined) {
       // The 304 was an answer to us, not to the client, and is of no use: ask as the client did.
@@ -193,91 +222,14 @@ class ContentServer {
   async #pass(request: ProxyRequest, response: ProxyResponse, negotiation: Coded): Promise<ProxyResponse> {
     const answer = withCodingVary(response);
     if (!isPublishable(request, response, { minBytes: this.#minBytes, maxBytes: this.#maxBytes })) return answer;
-    const names = varyNames(response.headers) ?? [];
-    const validators = validatorsOf(response.headers);
-    const contentId = [
-      request.key,
-      selectingValues(names, request.headers),
-      validators.etag ?? validators.lastModified,
-    ].join('\n');
+    const hashing = await this.#hashing.begin(request, response);
+    if (hashing === undefined) return answer;
     const hint = {
       [PEERDIST_HEADER]: formatPeerDist({ version: negotiation.version }),
       [PEERDIST_EX_HEADER]: 'MakeHashRequest=true',
     };
     const hinted = answer.with({ headers: { ...answer.headers, ...hint } });
-    const length = Number(fieldValue(response.headers, 'content-length') ?? 0);
-    const remember = async (contentLength: number): Promise<void> => {
-      const head = rememberedFields(response.headers);
-      const resource = { validators, head, contentId, contentLength };
-      await this.#resources.put(request.key, names, request.headers, resource);
-    };
-    const release = await this.#claims?.claim(hashingOf(request.key));
-    // Another proxy hashes it: the client gets its bytes, and comes back for what that one makes.
-    if (release === undefined && this.#claims !== undefined) return hinted;
-    let transform: PublishTransform;
-    try {
-      const durable = this.#records !== undefined;
-      transform = await this.#peerdist.server.publishThrough(contentId, { length, durable, maxBytes: this.#maxBytes });
-    } catch (error) {
-      release?.();
-      // Hashing is not to be had: the client gets its bytes all the same.
-      if (!isPeerDistError(error, 'ERR_PEERDIST_ALREADY_EXISTS')) return answer;
-      // Somebody else's body is being hashed right now, or has been, and what was known of the answer is lost.
-      if (this.#running.has(request.key)) return hinted;
-      if (this.#records === undefined || length === 0 || !(await this.#isPublishedWith(contentId, length)))
-        return answer;
-      await remember(length);
-      return hinted;
-    }
-    this.#track(
-      request.key,
-      transform.published
-        .then(async ({ length: contentLength }) => {
-          if (contentLength < this.#minBytes) await this.#peerdist.server.unpublish(contentId);
-          else await remember(contentLength);
-        })
-        .finally(release),
-    );
-    return hinted.through(transform);
-  }
-
-  /** Whether what another proxy has published under that name has that length. What has not is nobody's. */
-  async #isPublishedWith(contentId: string, length: number): Promise<boolean> {
-    try {
-      const reader = await this.#peerdist.server.openContentInformation(contentId, { versions: { min: 1, max: 2 } });
-      await reader.close();
-      if (reader.range.length === length) return true;
-      await this.#peerdist.server.unpublish(contentId);
-    } catch {
-      // It is not there any more, or cannot be looked at.
-    }
-    return false;
-  }
-
-  #track(key: string, hashing: Promise<unknown>): void {
-    const running = this.#running.get(key) ?? new Set();
-    this.#running.set(key, running.add(hashing));
-    hashing
-      .catch(() => {})
-      .finally(() => {
-        running.delete(hashing);
-        if (running.size === 0) this.#running.delete(key);
-      });
-  }
-
-  async #waitForHash(key: string): Promise<void> {
-    const running = this.#running.get(key);
-    if (running === undefined && this.#claims === undefined) return;
-    const timeout = new AbortController();
-    const over = new Promise<void>((resolve) => {
-      timeout.signal.addEventListener('abort', () => resolve());
-    });
-    const cancel = this.#clock.after(this.#hashWaitMs, () => timeout.abort());
-    const hashed =
-      running === undefined ? this.#claims?.released(hashingOf(key), timeout.signal) : Promise.allSettled(running);
-    await Promise.race([hashed, over]);
-    cancel();
-    timeout.abort();
+    return hashing === 'promised' ? hinted : hinted.through(hashing.transform);
   }
 }
 
@@ -301,9 +253,4 @@ function singleRange(request: ProxyRequest, known: PublishedResource): ByteRange
 
 function resourceBytes({ head, contentId }: PublishedResource): number {
   return 2 * (JSON.stringify(head).length + contentId.length);
-}
-
-/** Name of the work of hashing what lies under a key. */
-function hashingOf(key: string): string {
-  return `hashing\n${key}`;
 }

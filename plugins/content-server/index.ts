@@ -1,3 +1,3 @@
 export { createContentServer } from './content-server.ts';
-export type { ContentServerOptions } from './options.ts';
+export type { ContentServerOptions, HashUnknownOptions } from './options.ts';
 export { decodeResource as parsePublishedResource, type PublishedResource } from './resource.ts';

@@ -3,7 +3,7 @@ import { Agent as HttpAgent, type AgentOptions } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import { BlockList, connect, isIP, type LookupFunction, Socket, SocketAddress, type TcpNetConnectOpts } from 'node:net';
 import { lookup as dnsLookup, type LookupAddress } from 'node:dns';
-import { networkInterfaces } from 'node:os';
+import { hostname as ownName, networkInterfaces } from 'node:os';
 import { connect as tlsConnect, type ConnectionOptions } from 'node:tls';
 import { PeerDistError } from '../../lib/errors.ts';
 
@@ -129,6 +129,29 @@ function forbidden(name: string): PeerDistError {
   return new PeerDistError('ERR_PEERDIST_DESTINATION_FORBIDDEN', `destination ${name} is not allowed`);
 }
 
+/**
+ * Refuses what can be seen to be forbidden without a look at a name service: for requests that somebody else connects for, under a rule of
+ * his own. Literals in any spelling, this machine's own name, and `localhost`.
+ *
+ * @throws {@link PeerDistError} `ERR_PEERDIST_DESTINATION_FORBIDDEN`
+ */
+export function checkVisible(rule: DestinationRule | undefined, name: string, port: number): void {
+  if (rule !== undefined && !visibleAddresses(name).every((address) => rule.permits(name, address, port)))
+    throw forbidden(name);
+}
+
+function visibleAddresses(name: string): readonly string[] {
+  if (isIP(name) !== 0) return [name];
+  const url = `http://${name.replace(/\.$/, '')}`;
+  // 127.1, 0x7f000001 and the like are what `getaddrinfo` makes of them.
+  const plain = URL.canParse(url) ? new URL(url).hostname : name.toLowerCase();
+  if (isIP(plain) !== 0) return [plain];
+  if (/(?:^|\.)localhost$/.test(plain)) return ['127.0.0.1', '::1'];
+  if (plain !== ownName().toLowerCase()) return [];
+  const own = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  return own.filter(({ internal }) => !internal).map(({ address }) => address);
+}
+
 /** Connection options under a destination rule: addresses are checked before a connect, names as they resolve. */
 export function guarded(options: TcpNetConnectOpts, rule: DestinationRule | undefined): TcpNetConnectOpts {
   if (rule === undefined) return options;
@@ -160,20 +183,22 @@ const MAX_SOCKETS_PER_ORIGIN = 1024;
 /** Idle origin connections kept. Policy, not protocol. */
 const MAX_FREE_SOCKETS = 64;
 
+/** How connections are kept for the next request. */
+export const KEPT_CONNECTIONS: AgentOptions & { readonly noDelay: boolean } = {
+  keepAlive: true,
+  noDelay: true,
+  maxSockets: MAX_SOCKETS_PER_ORIGIN,
+  maxFreeSockets: MAX_FREE_SOCKETS,
+  scheduling: 'lifo',
+};
+
 /**
  * Keep-alive agents whose every connection is made under the rule. A pool belongs to one rule: a connection opened for a client that
  * may is never reused for one that may not.
  */
 export function createAgents(rule: DestinationRule | undefined, ca: string | undefined): Agents {
-  const options: AgentOptions & { noDelay: boolean } = {
-    keepAlive: true,
-    noDelay: true,
-    maxSockets: MAX_SOCKETS_PER_ORIGIN,
-    maxFreeSockets: MAX_FREE_SOCKETS,
-    scheduling: 'lifo',
-  };
-  const http = new HttpAgent(options);
-  const https = new HttpsAgent({ ...options, ...(ca === undefined ? {} : { ca }) });
+  const http = new HttpAgent(KEPT_CONNECTIONS);
+  const https = new HttpsAgent({ ...KEPT_CONNECTIONS, ...(ca === undefined ? {} : { ca }) });
   guardConnections(http, rule);
   guardConnections(https, rule);
   return {

@@ -1,4 +1,5 @@
 import { isPeerDistError, PeerDistError, type PeerDistErrorCode } from '../../lib/errors.ts';
+import { CLIENT_REFUSED } from './upstream-link.ts';
 import { ProxyResponse } from '../../lib/kit/index.ts';
 
 /** One table from error code to HTTP status; anything else is a 502. */
@@ -15,7 +16,9 @@ const STATUS: Partial<Record<PeerDistErrorCode, number>> = {
 /** The answer for a failure: a status and one readable line, nothing of what lies behind it. */
 export function errorResponse(error: unknown): ProxyResponse {
   if (!isPeerDistError(error)) return ProxyResponse.text(502, 'peerdist: the request could not be completed');
-  return ProxyResponse.text(STATUS[error.code] ?? 502, `peerdist: ${error.message}`, { 'cache-control': 'no-store' });
+  const refused = error.code === 'ERR_PEERDIST_CLIENT_FORBIDDEN' ? { 'proxy-status': CLIENT_REFUSED } : {};
+  const fields = { 'cache-control': 'no-store', ...refused };
+  return ProxyResponse.text(STATUS[error.code] ?? 502, `peerdist: ${error.message}`, fields);
 }
 
 /** The error of a request that cannot be forwarded safely. */

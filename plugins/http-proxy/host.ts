@@ -1,15 +1,15 @@
 import { randomBytes } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type Clock, systemClock } from '../../lib/clock.ts';
 import { PeerDistError } from '../../lib/errors.ts';
-import { listMembers } from '../../lib/http/index.ts';
+import { fieldValue, listMembers } from '../../lib/http/index.ts';
 import type { Next } from '../../lib/kit/index.ts';
 import { ignoreObservations, type Observer } from '../../lib/observer.ts';
 import {
   type Agents,
+  checkVisible,
   createAgents,
   DestinationRule,
   isLoopback,
@@ -20,7 +20,7 @@ import {
 import { Departure } from './departure.ts';
 import { badRequest, errorResponse } from './errors.ts';
 import { Exchange, type ExchangeWatch } from './exchange.ts';
-import { type IncomingRules, readHost, readRequest } from './incoming.ts';
+import { checkLoop, type IncomingRules, readHost, readRequest } from './incoming.ts';
 import {
   connectTarget,
   type HttpProxyHostOptions,
@@ -30,23 +30,15 @@ import {
   resolveTimeouts,
 } from './options.ts';
 import { interimWriter } from './interim.ts';
+import { createListener, isCertified, type TlsIdentity } from './listener.ts';
 import { Outgoing } from './outgoing.ts';
 import { sendResponse } from './respond.ts';
-import { answerOnSocket, connectTunnel, refuse, type TunnelContext, upgradeTunnel, WaitingClient } from './tunnel.ts';
+import { answerOnSocket, connectTunnel, refuse, type TunnelContext, upgradeTunnel } from './tunnel.ts';
+import { Upstream } from './upstream.ts';
+import { isAnswering, WaitingClient } from './waiting-client.ts';
 
-/** Certificate and key of a TLS listener, PEM. */
-export interface TlsIdentity {
-  readonly cert: string;
-  readonly key: string;
-}
-
-/** Bytes of a request head; past it the client gets 431. Policy, not protocol. */
-const MAX_HEADER_BYTES = 32 * 1024;
 /** Status of an exchange whose client left before there was one, as nginx logs it. */
 const CLIENT_GONE = 499;
-/** Milliseconds for a client to send a request head. Policy, not protocol. */
-const CLIENT_HEAD_MS = 60_000;
-
 /**
  * Runs exchanges: reads what a client sends, passes it through the kit's plug-ins to the origin, writes the answer. As a fixed-origin
  * (reverse) proxy or gateway, as a forward proxy, or as Connect/Express middleware.
@@ -61,6 +53,7 @@ export class HttpProxyHost {
   readonly #destinationRule: DestinationRule | undefined;
   readonly #openAgents: Agents;
   readonly #guardedAgents: Agents;
+  readonly #upstream: Upstream | undefined;
   readonly #servers = new Set<Server>();
   readonly #tunnel: TunnelContext;
   readonly #chain: Next;
@@ -93,6 +86,14 @@ export class HttpProxyHost {
     this.#openAgents = createAgents(undefined, options.originCa);
     this.#guardedAgents =
       this.#destinationRule === undefined ? this.#openAgents : createAgents(this.#destinationRule, options.originCa);
+    const { originCa } = options;
+    this.#upstream =
+      options.upstream && new Upstream(options.upstream, { originCa, viaName, headMs: this.#timeouts.headMs, clock });
+    // To an upstream proxy a request has one name, and that says where it goes.
+    if (options.upstream !== undefined && options.preserveHost === true)
+      throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', "an upstream proxy cannot be told the client's Host too");
+    const ruleFor = (client: string): DestinationRule | undefined =>
+      isLoopback(client) ? undefined : this.#destinationRule;
     const outgoing = new Outgoing({
       proxy: options.proxy,
       timeouts: this.#timeouts,
@@ -100,33 +101,24 @@ export class HttpProxyHost {
       fixedOrigin: origin,
       maxRequestBytes: this.#rules.maxRequestBytes,
       agentsFor: (client) => (isLoopback(client) ? this.#openAgents : this.#guardedAgents),
+      upstream: this.#upstream,
+      checkVisible: (client, hostname, port) => checkVisible(ruleFor(client), hostname, port),
+      observer: this.#observer,
     });
     this.#chain = options.kit.through((request) => outgoing.send(request));
     this.#tunnel = {
       timeouts: this.#timeouts,
       observer: this.#observer,
       viaName,
-      originCa: options.originCa,
-      ruleFor: (client) => (isLoopback(client) ? undefined : this.#destinationRule),
+      originCa,
+      ruleFor,
+      upstream: this.#upstream,
     };
   }
 
   /** A server with this host on it, not listening yet. With `tls` it speaks HTTPS. */
   createServer(tls?: TlsIdentity): Server {
-    const options: ServerOptions = {
-      maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: CLIENT_HEAD_MS,
-      // Node would cut an upload after 300 s, however briskly it goes on; silence is what ends one here.
-      requestTimeout: 0,
-      noDelay: true,
-      keepAliveTimeout: this.#timeouts.idleMs,
-      ...tls,
-    };
-    const server = tls === undefined ? createServer(options) : createTlsServer(options);
-    // While the origin is being waited for the client is silent for a good reason; its own silence is watched where it matters.
-    server.timeout = 0;
-    // Node would silently drop fields past 1000, Content-Length and a second Host among them. The head's size is limited already.
-    server.maxHeadersCount = 0;
+    const server = createListener(tls, this.#timeouts.idleMs);
     this.attach(server);
     return server;
   }
@@ -182,10 +174,16 @@ export class HttpProxyHost {
     this.#exchange(message, client, next).catch(() => client.destroy());
   }
 
+  /** What does not work although the host does, in words; undefined when all does. */
+  get trouble(): string | undefined {
+    return this.#upstream?.trouble;
+  }
+
   /** Closes the connections to origins. Call after the servers are closed. */
   close(): void {
     this.#openAgents.destroy();
     this.#guardedAgents.destroy();
+    this.#upstream?.close();
   }
 
   async #exchange(message: IncomingMessage, client: ServerResponse, next?: (error?: unknown) => void): Promise<void> {
@@ -240,6 +238,8 @@ export class HttpProxyHost {
       this.#admit(message);
       if (this.#rules.origin !== undefined) throw badRequest('CONNECT is for a forward proxy');
       readHost(message);
+      const via = fieldValue(message.headers, 'via');
+      checkLoop(via, this.#rules.viaName);
       const { hostname, port } = parseAuthority(message.url ?? '') ?? {};
       if (hostname === undefined || port === undefined || port === 0) throw badRequest('malformed CONNECT target');
       if (!this.#connectPorts.has(port)) {
@@ -247,7 +247,8 @@ export class HttpProxyHost {
       }
       const address = plainAddress(message.socket.remoteAddress);
       const tunnel = this.#observedBy(exchange);
-      exchange.endTunnel(await connectTunnel({ scheme: 'http', hostname, port }, address, client, tunnel));
+      const target = { scheme: 'http', hostname, port } as const;
+      exchange.endTunnel(await connectTunnel(target, { address, via }, client, tunnel));
     } catch (error) {
       exchange.fails(error);
       exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
@@ -295,6 +296,10 @@ export class HttpProxyHost {
   }
 
   #admit(message: IncomingMessage): void {
+    const certified = isCertified(message.socket);
+    if (certified === true) return;
+    if (certified === false)
+      throw new PeerDistError('ERR_PEERDIST_CLIENT_FORBIDDEN', 'this proxy wants a client certificate that it trusts');
     if (this.#allowedClients?.has(message.socket.remoteAddress ?? '') === false) {
       throw new PeerDistError('ERR_PEERDIST_CLIENT_FORBIDDEN', 'this client may not use the proxy');
     }
@@ -305,11 +310,6 @@ export class HttpProxyHost {
       .map((server) => server.address())
       .filter((address): address is AddressInfo => typeof address === 'object' && address !== null);
   }
-}
-
-/** True while Node writes the answer to an earlier request of the connection. */
-function isAnswering(socket: Duplex): boolean {
-  return ((socket as Duplex & { _httpMessage?: unknown })._httpMessage ?? null) !== null;
 }
 
 function ignore(): void {}

@@ -106,10 +106,14 @@ function readVia(
   rules: IncomingRules,
 ): void {
   const via = fieldValue(headers, 'via');
-  if (via?.split(',').some((hop) => hop.trim().split(/\s+/)[1] === rules.viaName) === true) {
-    throw new PeerDistError('ERR_PEERDIST_LOOP', 'the request has passed this proxy before');
-  }
+  checkLoop(via, rules.viaName);
   headers['via'] = `${via === undefined ? '' : `${via}, `}${message.httpVersion} ${rules.viaName}`;
+}
+
+/** @throws {@link PeerDistError} `ERR_PEERDIST_LOOP` when this proxy is among those a request has passed */
+export function checkLoop(via: string | undefined, viaName: string): void {
+  if (via?.split(',').some((hop) => hop.trim().split(/\s+/)[1] === viaName) === true)
+    throw new PeerDistError('ERR_PEERDIST_LOOP', 'the request has passed this proxy before');
 }
 
 function writeForwarded(

@@ -4,6 +4,7 @@ import { PeerDistError } from '../../lib/errors.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { Kit } from '../../lib/kit/index.ts';
 import type { ExchangeWatch } from './exchange.ts';
+import type { UpstreamOptions } from './upstream.ts';
 
 /** What the host needs of a proxy library; `http-proxy`, `http-proxy-3` and `httpxy` all have it. */
 export interface ProxyServerLike {
@@ -50,6 +51,8 @@ export interface HttpProxyHostOptions {
   readonly originCa?: string | undefined;
   /** Name in Via fields. @default `peerdist-` and random digits: unique, so that loops are found */
   readonly viaName?: string | undefined;
+  /** Another forward proxy that everything goes through. @default none */
+  readonly upstream?: UpstreamOptions | undefined;
   readonly observer?: Observer | undefined;
   /** Follows single exchanges, for an access log. @default nobody */
   readonly watch?: ExchangeWatch | undefined;

@@ -10,9 +10,12 @@ import type { Clock } from '../../lib/clock.ts';
 import { isPeerDistError, PeerDistAbortError, PeerDistError } from '../../lib/errors.ts';
 import { endToEndFields } from '../../lib/http/index.ts';
 import { type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
+import type { Observer } from '../../lib/observer.ts';
 import type { Agents } from './access.ts';
 import { bodyTooLarge } from './incoming.ts';
 import { connectTarget, type Origin, type ProxyServerLike, type ResolvedTimeouts } from './options.ts';
+import type { Upstream } from './upstream.ts';
+import { absoluteForm, type Route, sendThrough } from './upstream-way.ts';
 
 export interface OutgoingComponents {
   readonly proxy: ProxyServerLike;
@@ -23,6 +26,11 @@ export interface OutgoingComponents {
   readonly maxRequestBytes: number;
   readonly timeouts: ResolvedTimeouts;
   readonly clock: Clock;
+  /** The proxy that everything goes through; undefined where requests go to their origins. */
+  readonly upstream?: Upstream | undefined;
+  /** Refuses a destination that can be seen to be forbidden for this client. */
+  readonly checkVisible: (clientAddress: string, hostname: string, port: number) => void;
+  readonly observer: Observer;
 }
 
 const BODILESS_STATUS = new Set([204, 205, 304]);
@@ -53,28 +61,39 @@ export class Outgoing {
    * @throws {@link PeerDistError} `ERR_PEERDIST_ORIGIN_UNREACHABLE`, `_ORIGIN_TIMEOUT`, `_ORIGIN_PROTOCOL`, `_DESTINATION_FORBIDDEN`
    */
   async send(request: ProxyRequest): Promise<ProxyResponse> {
+    const { upstream, agentsFor, fixedOrigin, checkVisible, observer } = this.#components;
+    const { hostname, port } = connectTarget(fixedOrigin?.authority ?? request.authority, request.scheme);
+    const protocol = `${request.scheme}:`;
+    const target = { protocol, hostname, host: hostname, port };
+    if (upstream !== undefined) {
+      checkVisible(request.client.address, hostname, port);
+      const answer = await upstream.through(
+        () => sendThrough(upstream, request, target, isRepeatable(request), (route) => this.#send(request, route)),
+        (observation) => request.report(observer, observation),
+      );
+      if (answer !== undefined) return answer;
+    }
+    return this.#send(request, { target, agent: agentsFor(request.client.address)[request.scheme], isAbsolute: false });
+  }
+
+  async #send(request: ProxyRequest, route: Route): Promise<ProxyResponse> {
     for (let repeats = 0; ; repeats += 1) {
       if (request.signal.aborted) throw new PeerDistAbortError('signal', request.signal.reason);
-      const outgoing = new OutgoingRequest(request, this.#components);
+      const outgoing = new OutgoingRequest(request, this.#components, route.isAbsolute);
       try {
-        return await this.#once(request, outgoing);
+        return await this.#once(outgoing, route);
       } catch (error) {
-        const repeatable =
-          outgoing.usedKeptConnection &&
-          request.body === null &&
-          REPEATABLE.has(request.method) &&
-          repeats < MAX_REPEATS;
+        const repeatable = outgoing.usedKeptConnection && isRepeatable(request) && repeats < MAX_REPEATS;
         if (!repeatable || !isPeerDistError(error, 'ERR_PEERDIST_ORIGIN_UNREACHABLE')) throw error;
       }
     }
   }
 
-  #once(request: ProxyRequest, outgoing: OutgoingRequest): Promise<ProxyResponse> {
-    const { proxy, agentsFor, fixedOrigin } = this.#components;
-    const { hostname, port } = connectTarget(fixedOrigin?.authority ?? request.authority, request.scheme);
+  #once(outgoing: OutgoingRequest, { target, agent }: Route): Promise<ProxyResponse> {
+    const { proxy } = this.#components;
     const options = {
-      target: { protocol: `${request.scheme}:`, hostname, host: hostname, port },
-      agent: agentsFor(request.client.address)[request.scheme],
+      target,
+      agent,
       ignorePath: true,
       prependPath: false,
       selfHandleResponse: true,
@@ -105,6 +124,7 @@ class OutgoingRequest extends Readable {
   readonly #timeouts: ResolvedTimeouts;
   readonly #maxRequestBytes: number;
   readonly #clock: Clock;
+  readonly #isAbsolute: boolean;
   #sentBytes = 0;
   #resolve!: (response: ProxyResponse) => void;
   #reject!: (error: unknown) => void;
@@ -113,8 +133,9 @@ class OutgoingRequest extends Readable {
   #cancelTimer: (() => void) | undefined;
   #failure: unknown;
 
-  constructor(request: ProxyRequest, { timeouts, maxRequestBytes, clock }: OutgoingComponents) {
+  constructor(request: ProxyRequest, { timeouts, maxRequestBytes, clock }: OutgoingComponents, isAbsolute: boolean) {
     super({ highWaterMark: 256 * 1024 });
+    this.#isAbsolute = isAbsolute;
     this.#request = request;
     this.#timeouts = timeouts;
     this.#maxRequestBytes = maxRequestBytes;
@@ -200,7 +221,8 @@ class OutgoingRequest extends Readable {
   }
 
   override _read(): void {
-    this.#request.body?.resume();
+    // Before there is a connection nobody takes what the client sends, and it would be lost.
+    if (this.#upstream !== undefined) this.#request.body?.resume();
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
@@ -220,7 +242,7 @@ class OutgoingRequest extends Readable {
     const { method, target, headers, body, authority } = this.#request;
     // Node checks the path it is given at first, and this is not that one.
     if (/[^\x21-\xff]/.test(target)) throw new PeerDistError('ERR_PEERDIST_BAD_REQUEST', 'malformed request target');
-    upstream.path = target;
+    upstream.path = this.#isAbsolute ? absoluteForm(this.#request) : target;
     for (const name of upstream.getHeaderNames()) upstream.removeHeader(name);
     upstream.setHeader('host', authority);
     for (const name in headers) {
@@ -263,6 +285,10 @@ class OutgoingRequest extends Readable {
     if (waitingForClient) this.#upstream?.setTimeout(this.#timeouts.idleMs);
     else this.fail(new PeerDistError('ERR_PEERDIST_ORIGIN_TIMEOUT', 'the origin fell silent'));
   }
+}
+
+function isRepeatable({ body, method }: ProxyRequest): boolean {
+  return body === null && REPEATABLE.has(method);
 }
 
 function unreachable(cause: unknown): PeerDistError {

@@ -4,14 +4,18 @@ import { request as httpsRequest } from 'node:https';
 import type { Socket } from 'node:net';
 import { type Duplex, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { isPeerDistError, PeerDistAbortError, PeerDistError } from '../../lib/errors.ts';
+import { isPeerDistError, PeerDistError } from '../../lib/errors.ts';
 import { endToEndFields, listMembers } from '../../lib/http/index.ts';
 import { type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
-import { type DestinationRule, openConnection } from './access.ts';
+import { checkVisible, type DestinationRule, openConnection } from './access.ts';
 import { errorResponse } from './errors.ts';
 import type { ResolvedTimeouts } from './options.ts';
 import { sendResponse } from './respond.ts';
+import type { Upstream } from './upstream.ts';
+import { refusalIn } from './upstream-link.ts';
+import { absoluteForm } from './upstream-way.ts';
+import type { WaitingClient } from './waiting-client.ts';
 
 export interface TunnelContext {
   readonly timeouts: ResolvedTimeouts;
@@ -19,61 +23,14 @@ export interface TunnelContext {
   readonly viaName: string;
   readonly originCa: string | undefined;
   readonly ruleFor: (clientAddress: string) => DestinationRule | undefined;
+  /** The proxy that tunnels go through, too. */
+  readonly upstream?: Upstream | undefined;
 }
 
 export interface TunnelTarget {
   readonly scheme: 'http' | 'https';
   readonly hostname: string;
   readonly port: number;
-}
-
-/** Bytes a client may send before its tunnel is there; then it has to wait. Policy, not protocol. */
-const MAX_EARLY_BYTES = 64 * 1024;
-
-/**
- * A client whose socket Node has handed over and that waits for its tunnel. Its socket is read meanwhile, because a client that
- * leaves would go unnoticed otherwise; what it sends early is kept for the tunnel.
- */
-export class WaitingClient {
-  readonly socket: Duplex;
-  readonly #controller = new AbortController();
-  readonly #early: Buffer[];
-  #earlyBytes: number;
-
-  constructor(socket: Duplex, head: Buffer) {
-    this.socket = socket;
-    this.#early = [head];
-    this.#earlyBytes = head.byteLength;
-    socket.on('error', () => {});
-    socket.on('data', this.#keep);
-    socket.once('end', this.#leave);
-    socket.once('close', this.#leave);
-  }
-
-  /** Fires when the client goes away before it has its tunnel or its answer. */
-  get signal(): AbortSignal {
-    return this.#controller.signal;
-  }
-
-  /** Ends the waiting. @returns what came early */
-  claim(): Buffer {
-    this.socket.off('data', this.#keep);
-    this.socket.off('end', this.#leave);
-    this.socket.off('close', this.#leave);
-    this.socket.pause();
-    return Buffer.concat(this.#early);
-  }
-
-  readonly #keep = (chunk: Buffer): void => {
-    this.#early.push(chunk);
-    this.#earlyBytes += chunk.byteLength;
-    if (this.#earlyBytes > MAX_EARLY_BYTES) this.socket.pause();
-  };
-
-  readonly #leave = (): void => {
-    this.#controller.abort(new PeerDistAbortError('signal'));
-    this.socket.destroy();
-  };
 }
 
 /** Answers a client that waits, and closes its connection. @returns the status */
@@ -112,11 +69,14 @@ export async function answerOnSocket(
 /** CONNECT (RFC 9110 9.3.6) to a target that the caller has found acceptable. @returns the status, when the tunnel has ended */
 export async function connectTunnel(
   target: TunnelTarget,
-  clientAddress: string,
+  { address, via }: { readonly address: string; readonly via: string | undefined },
   client: WaitingClient,
   context: TunnelContext,
 ): Promise<number> {
-  const upstream = await openSocket(target, clientAddress, client, context);
+  const far = { hostname: target.hostname, port: target.port, via, headMs: context.timeouts.headMs };
+  const { socket: upstream } = await openSocket(target, address, client, context, ({ link }) =>
+    link.tunnel(far, client.signal),
+  );
   const early = client.claim();
   client.socket.write(`HTTP/1.1 200 Connection Established\r\nVia: 1.1 ${context.viaName}\r\n\r\n`);
   await exchange(client.socket, upstream, { toUpstream: early }, context);
@@ -131,9 +91,21 @@ export async function upgradeTunnel(
   client: WaitingClient,
   context: TunnelContext,
 ): Promise<number> {
-  const upstream = await openSocket(target, request.client.address, client, context);
+  const far = { hostname: target.hostname, port: target.port, headMs: context.timeouts.headMs };
+  // As with other requests: the whole URL over the link, but one for an https origin stays in TLS all the way.
+  const isTunnelled = target.scheme === 'https' && context.upstream?.link.isTls === false;
+  const { socket: upstream, isThrough } = await openSocket(
+    target,
+    request.client.address,
+    client,
+    context,
+    ({ link }) => (isTunnelled ? link.connectOrigin(far, client.signal) : link.connect(client.signal)),
+  );
+  const path = isThrough && !isTunnelled ? absoluteForm(request) : request.target;
   try {
-    const { head, first } = await handshake(request, upstream, client.signal, context.timeouts.headMs);
+    const { head, first } = await handshake(request, path, upstream, client.signal, context.timeouts.headMs);
+    const refusal = isThrough && !isTunnelled && refusalIn(head.statusCode ?? 502, head.headers['proxy-status']);
+    if (refusal !== false && refusal !== undefined) throw refusal;
     if (first === undefined) {
       const { statusCode = 502, headers } = head;
       return await answerOnSocket(
@@ -168,6 +140,7 @@ export function refuse(
 /** Sends the handshake over a connection of its own; `first` is there when the origin has switched. */
 function handshake(
   request: ProxyRequest,
+  path: string,
   upstream: Socket,
   signal: AbortSignal,
   headMs: number,
@@ -176,7 +149,7 @@ function handshake(
   return new Promise((resolve, reject) => {
     const outgoing = send({
       method: request.method,
-      path: request.target,
+      path,
       headers: {
         ...(request.headers as Record<string, string>),
         host: request.authority,
@@ -209,7 +182,27 @@ function handshake(
   });
 }
 
+/** @param through makes the connection by way of the upstream proxy, where there is one */
 async function openSocket(
+  target: TunnelTarget,
+  clientAddress: string,
+  client: WaitingClient,
+  context: TunnelContext,
+  through: (upstream: Upstream) => Promise<Socket>,
+): Promise<{ readonly socket: Socket; readonly isThrough: boolean }> {
+  const { upstream, timeouts, observer, ruleFor } = context;
+  if (upstream !== undefined) checkVisible(ruleFor(clientAddress), target.hostname, target.port);
+  const far = await upstream?.through(() => through(upstream), observer);
+  const socket = far ?? (await openDirect(target, clientAddress, client, context));
+  socket.setTimeout(timeouts.idleMs, () => socket.destroy());
+  socket.on('error', () => {});
+  const abandon = (): void => void socket.destroy();
+  if (client.signal.aborted) abandon();
+  client.signal.addEventListener('abort', abandon, { once: true });
+  return { socket, isThrough: far !== undefined };
+}
+
+async function openDirect(
   target: TunnelTarget,
   clientAddress: string,
   client: WaitingClient,
@@ -230,8 +223,6 @@ async function openSocket(
     upstream.once('close', () => reject(unreachable(undefined)));
   });
   upstream.removeAllListeners('timeout');
-  upstream.setTimeout(timeouts.idleMs, abandon);
-  upstream.on('error', () => {});
   return upstream;
 }
 

@@ -44,6 +44,7 @@ export const METRICS = {
   peerdist_store_faults_total: 'Times a store did not do its work, by what was wrong; clients do not notice.',
   peerdist_collapsed_requests_total: 'Requests served from a fetch that another client had started.',
   peerdist_tunnel_bytes_total: 'Bytes through CONNECT and WebSocket tunnels.',
+  peerdist_upstream_requests_total: 'Requests where there is an upstream proxy, by the way they went.',
   peerdist_plugin_failures_total: 'Exchanges in which a plug-in failed and was skipped.',
   peerdist_exchanges_total: 'Exchanges ended, by class of status.',
   peerdist_exchange_duration_seconds: 'From request head to last byte.',
@@ -209,6 +210,7 @@ export function createMetrics({
   const limits = gauges('peerdist_store_limit_bytes');
   const collapsed = counter('peerdist_collapsed_requests_total');
   const tunnels = counter('peerdist_tunnel_bytes_total');
+  const upstream = counters('peerdist_upstream_requests_total', 'result', ['used', 'direct', 'refused']);
   const failures = counter('peerdist_plugin_failures_total');
   const exchanges = counters('peerdist_exchanges_total', 'status', ['1xx', '2xx', '3xx', '4xx', '5xx']);
   const duration = new DurationHistogram(
@@ -277,6 +279,8 @@ export function createMetrics({
         return collapsed.inc();
       case 'tunnel':
         return tunnels.inc(event.bytes);
+      case 'upstream':
+        return upstream[event.result].inc();
       case 'plugin_failure':
         return failures.inc();
       case 'exchange':

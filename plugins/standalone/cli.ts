@@ -10,6 +10,7 @@ import { addDoctorCommand } from './commands/doctor-command.ts';
 import { addEstimateCommand } from './commands/estimate-command.ts';
 import { addHashCommand, addInspectCommand } from './commands/file-commands.ts';
 import { addExportCommand, addFillCommands } from './commands/fill-commands.ts';
+import { headRole } from './commands/head-command.ts';
 import { hostedRole } from './commands/hosted-command.ts';
 import { addLoadCommand } from './commands/load-command.ts';
 import { addExamples } from './commands/examples.ts';
@@ -26,7 +27,7 @@ import { addVerifyCommand } from './commands/verify-command.ts';
 import { ownVersion } from './version.ts';
 
 /** Those that a configuration file can have a section for, with more to check than the form of their options. */
-const ROLES: readonly RoleDefinition<never>[] = [reverseRole, branchRole, hostedRole];
+const ROLES: readonly RoleDefinition<never>[] = [reverseRole, branchRole, hostedRole, headRole];
 
 /**
  * Runs the `peerdist` command.
@@ -60,6 +61,7 @@ export async function runCommand(
   addRole(program, reverseRole, context);
   addRole(program, branchRole, context);
   addFillCommands(addRole(program, hostedRole, context), terminal, exit);
+  addRole(program, headRole, context);
   addPublishCommand(program, terminal, exit);
   addExportCommand(program, terminal, exit);
   addSecretCommand(program, terminal);

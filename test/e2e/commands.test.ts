@@ -475,7 +475,10 @@ const noNamespace = spawnSync('unshare', ['-n', 'true']).status !== 0 && 'takes 
 await t.test('stats: nothing runs', { skip: noNamespace }, async (test) => {
   const { code, stderr } = await run(test, 'unshare', ['-n', process.execPath, COMMAND, 'stats']);
   test.equal(code, 2);
-  test.equal(stderr, 'peerdist: no service answers at 127.0.0.1:9180, 127.0.0.1:9181, 127.0.0.1:9182: say where\n');
+  test.equal(
+    stderr,
+    'peerdist: no service answers at 127.0.0.1:9180, 127.0.0.1:9181, 127.0.0.1:9182, 127.0.0.1:9184: say where\n',
+  );
 });
 
 // --- completion ------------------------------------------------------------------------------------------------------------------------

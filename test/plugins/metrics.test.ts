@@ -36,6 +36,7 @@ const SERIES: Readonly<Record<string, readonly [label: string, values: readonly 
   peerdist_store_limit_bytes: ['store', ['block', 'content_information']],
   peerdist_collapsed_requests_total: null,
   peerdist_tunnel_bytes_total: null,
+  peerdist_upstream_requests_total: ['result', ['used', 'direct', 'refused']],
   peerdist_plugin_failures_total: null,
   peerdist_exchanges_total: ['status', ['1xx', '2xx', '3xx', '4xx', '5xx']],
 };
@@ -118,6 +119,9 @@ const EVERY: readonly Observation[] = [
   ]),
   { type: 'collapsed' },
   { type: 'tunnel', bytes: 17 },
+  { type: 'upstream', result: 'used' },
+  { type: 'upstream', result: 'direct' },
+  { type: 'upstream', result: 'refused' },
   { type: 'plugin_failure', plugin: 'somebody-elses', error: new Error('http://secret.example/') },
   ...[101, 200, 304, 404, 503].map((status) => ({ type: 'exchange', status, seconds: 0.02, bytes: 40 }) as const),
 ];

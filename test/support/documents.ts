@@ -23,7 +23,7 @@ const STANDING: Readonly<Record<string, string>> = {
 /** What is not run here: npm's own, which CI runs, and a shell's. */
 const ELSEWHERE = /^npm /;
 const SERVICE =
-  /^(?:[A-Z_]+=\S+ )?(?:sudo )?peerdist (reverse|branch|hosted)(?! (?:preload|import)\b)(?!.*--print-config)/;
+  /^(?:[A-Z_]+=\S+ )?(?:sudo )?peerdist (reverse|branch|hosted|head)(?! (?:preload|import)\b)(?!.*--print-config)/;
 const NAMES = ['head-office', 'cache-machine', 'redis-machine', 'branch-1', 'branch-2'];
 
 /** An ordinary web server for one directory. */

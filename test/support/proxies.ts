@@ -19,7 +19,12 @@ import { ServerSecret } from '../../lib/protocol/pccrc/index.ts';
 import { MemoryBlockStore, MemoryContentInformationStore } from '../../lib/stores/index.ts';
 import { type BlockCacheOptions, createBlockCache } from '../../plugins/block-cache/index.ts';
 import { type ContentServerOptions, createContentServer } from '../../plugins/content-server/index.ts';
-import { createProxyServer, HttpProxyHost, type HttpProxyHostOptions } from '../../plugins/http-proxy/index.ts';
+import {
+  createProxyServer,
+  HttpProxyHost,
+  type HttpProxyHostOptions,
+  type TlsIdentity,
+} from '../../plugins/http-proxy/index.ts';
 import { joinNeighbourhood, type NeighbourhoodOptions } from '../../plugins/standalone/roles/neighbourhood.ts';
 import { type LoggedRequest, Spoken } from './spoken.ts';
 
@@ -380,16 +385,21 @@ export class Proxy {
     return [...this.sockets].reduce((sum, socket) => sum + socket.bytesWritten, 0);
   }
 
-  async run(t: Owner, plugin: Plugin, host: Partial<HttpProxyHostOptions> = {}): Promise<this> {
+  async run(
+    t: Owner,
+    plugins: Plugin | readonly Plugin[],
+    host: Partial<HttpProxyHostOptions> = {},
+    { clock, tls }: { readonly clock?: Clock | undefined; readonly tls?: TlsIdentity | undefined } = {},
+  ): Promise<this> {
     const { observer } = this.observations;
-    const kit = new Kit({ plugins: [plugin], observer });
-    const proxyHost = new HttpProxyHost({ ...host, proxy: createProxyServer(), kit, observer });
+    const kit = new Kit({ plugins: [plugins].flat(), observer });
+    const proxyHost = new HttpProxyHost({ ...host, proxy: createProxyServer(), kit, observer }, clock);
     await kit.start();
     t.teardown(async () => {
       await kit.stop();
       proxyHost.close();
     });
-    const server = proxyHost.createServer();
+    const server = proxyHost.createServer(tls);
     server.on('connection', (socket: Socket) => this.sockets.add(socket));
     server.on('request', ({ method = '', url = '', headers }: IncomingMessage) => {
       this.received.push({
@@ -440,6 +450,33 @@ export async function startReverse(
   });
   t.teardown(() => peerdist.close());
   return proxy.run(t, createContentServer({ ...options, peerdist, observer }), { ...host, origin: origin.url });
+}
+
+export interface HeadOptions extends ReverseOptions {
+  /** Of the host. */
+  readonly hostClock?: Clock;
+  readonly tls?: TlsIdentity;
+}
+
+/** The far end of paired proxies: a forward proxy that describes what origins send. */
+export async function startHead(
+  t: Owner,
+  { secret = TEST_SECRET, host, hostClock, tls, ...options }: HeadOptions = {},
+): Promise<Proxy> {
+  const proxy = new Proxy();
+  const { observer } = proxy.observations;
+  const { contentInformationStore, blockStore } = proxy;
+  const publishing = await PeerDist.open({
+    serverSecret: secret,
+    components: { contentInformationStore, observer },
+  });
+  const caching = await PeerDist.open({ components: { blockStore, observer } });
+  t.teardown(() => Promise.all([publishing.close(), caching.close()]));
+  const plugins = [
+    createContentServer({ hashUnknown: {}, ...options, peerdist: publishing, observer }),
+    createBlockCache({ peerdist: caching, observer }),
+  ];
+  return proxy.run(t, plugins, host, { clock: hostClock, tls });
 }
 
 export interface BranchOptions extends Partial<Omit<BlockCacheOptions, 'peerdist' | 'observer'>> {
@@ -820,7 +857,7 @@ function portIn(line: string): number {
   return Number(/:(\d+)(?: \([\w ]+\))?$/.exec(line)?.[1]);
 }
 
-/** `peerdist reverse`, `branch` or `hosted`, listening. */
+/** `peerdist reverse`, `branch`, `hosted` or `head`, listening. */
 export class Role {
   readonly program: Program;
   readonly port: number;

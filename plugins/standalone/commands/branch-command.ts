@@ -4,28 +4,30 @@ import type { CipherName } from '../../../lib/crypto/index.ts';
 import { PeerDistError } from '../../../lib/errors.ts';
 import { addPeerOptions, neighbourhoodOptions, type PeerValues } from '../options/peer-options.ts';
 import {
+  addForwardOptions,
   addProxyOptions,
+  assertElsewhere,
   checkProxy,
+  type ForwardValues,
   NETWORK,
   ORIGIN,
   proxyAdjustment,
   proxyOptions,
   type ProxyValues,
 } from '../options/proxy-options.ts';
-import { ADDRESS, flag, list, numberFrom, oneOf, setting, SIZE, TEXT } from '../options/settings.ts';
+import { ADDRESS, flag, list, numberFrom, oneOf, setting, SIZE } from '../options/settings.ts';
 import type { ListenAddress } from '../options/units.ts';
+import { addUpstreamOptions, upstreamOptions, type UpstreamValues } from '../options/upstream-options.ts';
 import { leadBranch } from '../roles/lead.ts';
 import type { NeighbourhoodOptions } from '../roles/neighbourhood.ts';
 import { startBranch } from '../roles/roles.ts';
 import { runRole } from '../roles/run-role.ts';
 import type { RoleDefinition } from './role-command.ts';
 
-interface BranchValues extends ProxyValues, PeerValues {
+interface BranchValues extends ProxyValues, PeerValues, ForwardValues, UpstreamValues {
   readonly pendingSize: number;
   readonly cdnCacheControl?: true;
   readonly contentInfo: 1 | 2;
-  readonly allowDestination?: string[];
-  readonly connectPort?: number[];
   readonly peers: boolean;
   readonly peerListen: ListenAddress;
   readonly allowPeer?: string[];
@@ -48,21 +50,8 @@ export const branchRole: RoleDefinition<BranchValues> = {
           numberFrom('--content-info', 1, 2),
           '2',
         ),
-      )
-      .addOption(
-        list(
-          '--allow-destination <where>',
-          'network, address or host:port that other machines may reach although it is local (repeatable)',
-          TEXT,
-        ),
-      )
-      .addOption(
-        list(
-          '--connect-port <port>',
-          'port CONNECT may reach (repeatable; default 443)',
-          numberFrom('--connect-port', 1, 65_535),
-        ),
       );
+    addUpstreamOptions(addForwardOptions(command));
     return addPeerOptions(command)
       .addOption(setting('--peer-listen <host:port>', 'where peers get blocks', ADDRESS, '[::]:8008'))
       .addOption(
@@ -83,6 +72,7 @@ export const branchRole: RoleDefinition<BranchValues> = {
   },
   check(values) {
     checkProxy(branchOptions(values));
+    if (values.upstream !== undefined) assertElsewhere('--upstream', values.upstream, values.listen);
     if (values.discoveryInterface !== undefined && (!values.peers || values.discovery === false))
       throw new PeerDistError(
         'ERR_PEERDIST_INVALID_OPTION',
@@ -111,6 +101,7 @@ function branchOptions(values: BranchValues): Omit<Parameters<typeof startBranch
     maxContentInformationVersion: values.contentInfo,
     allowDestinations: values.allowDestination,
     connectPorts: values.connectPort,
+    upstream: upstreamOptions(values),
   };
 }
 

@@ -146,7 +146,9 @@ async function verifyWithBar(role: RoleName, kept: KeptStore, stop: AbortSignal)
 }
 
 function purgedText(role: RoleName, { blocks, bytes }: Purged): string {
-  return role === 'reverse' ? 'the content information' : `${blocks} blocks (${formatBytes(bytes)})`;
+  return role === 'reverse' || (role === 'head' && blocks === 0)
+    ? 'the content information'
+    : `${blocks} blocks (${formatBytes(bytes)})`;
 }
 
 async function* textLines(contents: readonly KeptContent[]): AsyncGenerator<string> {

@@ -11,7 +11,7 @@ import { readText } from '../options/tls-options.ts';
 import { formatBytes, formatListen, type ListenAddress } from '../options/units.ts';
 
 /** Where services have their admin listeners unless they are told otherwise. */
-const USUAL = ['127.0.0.1:9180', '127.0.0.1:9181', '127.0.0.1:9182'];
+const USUAL = ['127.0.0.1:9180', '127.0.0.1:9181', '127.0.0.1:9182', '127.0.0.1:9184'];
 /** Bytes of an answer: a year of days is a tenth of that. */
 const MAX_ANSWER_BYTES = 1024 * 1024;
 const TIMEOUT_MS = 10_000;

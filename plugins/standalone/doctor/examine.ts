@@ -31,6 +31,7 @@ interface Values extends RunValues, SecretOptions {
   readonly tlsCert?: string;
   readonly offerListen?: ListenAddress | false;
   readonly proxy?: ListenAddress;
+  readonly upstream?: string;
   readonly peers?: boolean;
   readonly peerListen?: ListenAddress;
   readonly discovery?: boolean;
@@ -54,7 +55,7 @@ export async function* examine(
   yield checkOpenFiles();
   yield checkMemory(values.memory, values.workers);
   yield* checkState(role, values);
-  if (role === 'reverse' || typeof values.store === 'object') yield checkSecret(values, command);
+  if (role === 'reverse' || role === 'head' || typeof values.store === 'object') yield checkSecret(values, command);
   yield checkCertificate('certificate', values.tlsCert);
   yield* checkNetwork(role, values);
 }
@@ -123,6 +124,12 @@ function checkSecret(values: Values, command: Command): Finding {
 async function* checkNetwork(role: RoleName, values: Values): AsyncGenerator<Finding> {
   if (values.origin !== undefined) yield* await checkOrigin(values.origin, certificates(values.originCa));
   if (role !== 'branch') return;
+  if (values.upstream !== undefined) {
+    const { hostname, port, protocol } = new URL(values.upstream);
+    const host = hostname.replace(/^\[(.*)\]$/, '$1');
+    const fallback = protocol === 'https:' ? 443 : 80;
+    yield await checkNeighbour('upstream proxy', { host, port: port === '' ? fallback : Number(port) });
+  }
   for (const cache of values.hostedCache ?? []) yield await checkNeighbour('hosted cache', parsePeer(cache));
   for (const peer of values.peer ?? []) yield await checkNeighbour('peer', parsePeer(peer));
   const looks = values.peers !== false && (values.discovery ?? values.hostedCache === undefined);

@@ -15,6 +15,7 @@ import {
 import { parseKeptResource } from '../../block-cache/index.ts';
 import { parsePublishedResource } from '../../content-server/index.ts';
 import type { KeptStores } from './kept-stores.ts';
+import { PUBLISHED_RECORDS } from '../roles/head-role.ts';
 import { PUBLISHER } from '../roles/roles.ts';
 import type { RoleName } from '../roles/stores.ts';
 
@@ -41,11 +42,26 @@ const DELETED_TOGETHER = 1024;
 
 /** Every content of a role, in no order; a URL comes once for each different content that its variants have. */
 export async function* keptContents(role: RoleName, records: LmdbRecordStore): AsyncGenerator<KeptContent> {
+  // A head knows most of them twice: as published, and as blocks.
+  const seen = role === 'head' ? new Set<string>() : undefined;
   for await (const { name, value, usedAt } of records.all()) {
-    const url = resourceKeyOf(name);
-    if (url === undefined) continue;
-    for (const bytes of contentsOf(role, value).values()) yield { role, url, bytes, usedAt };
+    for (const { prefix, isPublished } of placesOf(role)) {
+      const url = name.startsWith(prefix) ? resourceKeyOf(name.slice(prefix.length)) : undefined;
+      if (url === undefined) continue;
+      for (const bytes of contentsOf(isPublished, value).values()) {
+        const content = `${bytes} ${url}`;
+        if (seen?.has(content) === true) continue;
+        seen?.add(content);
+        yield { role, url, bytes, usedAt };
+      }
+    }
   }
+}
+
+/** Where a role's records of resources are among its records, and whether what they name is published. */
+function placesOf(role: RoleName): readonly { readonly prefix: string; readonly isPublished: boolean }[] {
+  const own = { prefix: '', isPublished: role === 'reverse' };
+  return role === 'head' ? [{ prefix: PUBLISHED_RECORDS, isPublished: true }, own] : [own];
 }
 
 /**
@@ -56,20 +72,26 @@ export async function* keptContents(role: RoleName, records: LmdbRecordStore): A
  * @throws {@link PeerDistError} `ERR_PEERDIST_STORE_UNAVAILABLE`
  */
 export async function purgeContent({ role, blocks, records }: KeptStores, url: string): Promise<Purged | undefined> {
-  const value = await records?.get(resourceName(url));
-  if (records === undefined || value === undefined) return undefined;
-  // First of all: from now on nobody is led to the rest.
-  await records.delete(resourceName(url));
+  if (records === undefined) return undefined;
   const purged = { blocks: 0, bytes: 0 };
-  for (const name of contentsOf(role, value).keys()) {
-    if (role === 'reverse') await unpublish(records, name);
-    else {
-      const of = await purgeDescribed(records, blocks, name);
-      purged.blocks += of.blocks;
-      purged.bytes += of.bytes;
+  let isKnown = false;
+  for (const { prefix, isPublished } of placesOf(role)) {
+    const record = prefix + resourceName(url);
+    const value = await records.get(record);
+    if (value === undefined) continue;
+    isKnown = true;
+    // First of all: from now on nobody is led to the rest.
+    await records.delete(record);
+    for (const name of contentsOf(isPublished, value).keys()) {
+      if (isPublished) await unpublish(records, name);
+      else {
+        const of = await purgeDescribed(records, blocks, name);
+        purged.blocks += of.blocks;
+        purged.bytes += of.bytes;
+      }
     }
   }
-  return purged;
+  return isKnown ? purged : undefined;
 }
 
 /** The keys a proxy may know a URL by: as it is typed, host in lower case (as `plugins/http-proxy` reads it), and as browsers write it. */
@@ -88,10 +110,10 @@ export function urlsOf(typed: string): readonly string[] {
 }
 
 /** Bytes of each content that the variants of a resource have, by the name its content information is kept under. */
-function contentsOf(role: RoleName, record: Uint8Array): Map<string, number> {
+function contentsOf(isPublished: boolean, record: Uint8Array): Map<string, number> {
   return new Map(
     resourceVariants(record).flatMap((variant): [string, number][] => {
-      if (role === 'reverse') {
+      if (isPublished) {
         const { contentId, contentLength } = parsePublishedResource(variant);
         return [[contentId, contentLength]];
       }

@@ -6,7 +6,7 @@ import { PeerDistError } from '../../../lib/errors.ts';
 import { DATA_FILE, LmdbBlockStore, LmdbRecordStore, ownerOf, PURGE_CHECK_MS } from '../../../lib/stores/index.ts';
 import { type RoleName, storeDirectories } from '../roles/stores.ts';
 
-export const ROLES = ['reverse', 'branch', 'hosted'] as const satisfies readonly RoleName[];
+export const ROLES = ['reverse', 'branch', 'hosted', 'head'] as const satisfies readonly RoleName[];
 const KINDS = ['blocks', 'records'] as const;
 
 export interface KeptStore {

@@ -1,6 +1,7 @@
-/** The options that `reverse` and `branch` have as proxies, and what the host makes of them. */
+/** The options that `reverse`, `branch` and `head` have as proxies, and what the host makes of them. */
 import type { Command } from 'commander';
 import type { HashProvider } from '../../../lib/crypto/index.ts';
+import { PeerDistError } from '../../../lib/errors.ts';
 import { Kit } from '../../../lib/kit/index.ts';
 import {
   createProxyServer,
@@ -14,7 +15,19 @@ import type { RoleOptions } from '../roles/roles.ts';
 import type { Adjustment } from '../roles/service.ts';
 import type { RoleName } from '../roles/stores.ts';
 import { addRunOptions, type RunValues } from './role-options.ts';
-import { ADDRESS, checked, DURATION, flag, LIMIT, list, oneOf, type Setting, setting, TEXT } from './settings.ts';
+import {
+  ADDRESS,
+  checked,
+  DURATION,
+  flag,
+  LIMIT,
+  list,
+  numberFrom,
+  oneOf,
+  type Setting,
+  setting,
+  TEXT,
+} from './settings.ts';
 import { addStoreOptions } from './store-options.ts';
 import { readCertificates, readTls, type TlsValues } from './tls-options.ts';
 import type { ListenAddress } from './units.ts';
@@ -95,4 +108,40 @@ export function checkProxy(options: Omit<HttpProxyHostOptions, 'proxy' | 'kit'>)
 /** What a proxy takes over while it runs. */
 export function proxyAdjustment(values: ProxyValues): Adjustment {
   return { allowClients: values.allowClient, tls: readTls(values) };
+}
+
+/** A proxy that is its own origin would only find out when somebody asks. @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` */
+export function assertElsewhere(option: string, url: string, { host, port }: ListenAddress): void {
+  const { hostname, port: given, protocol } = new URL(url);
+  const theirs = Number(given || (protocol === 'https:' ? 443 : 80));
+  const isHere = hostname === host || (/^(?:localhost|127\.)/.test(hostname) && /^(?:0\.0\.0\.0|::|127\.)/.test(host));
+  if (isHere && theirs === port)
+    throw new PeerDistError(
+      'ERR_PEERDIST_INVALID_OPTION',
+      `${option} is where --listen is: the proxy would ask itself`,
+    );
+}
+
+export interface ForwardValues {
+  readonly allowDestination?: string[];
+  readonly connectPort?: number[];
+}
+
+/** The options of forward proxies: where their clients may be brought. */
+export function addForwardOptions(command: Command): Command {
+  return command
+    .addOption(
+      list(
+        '--allow-destination <where>',
+        'network, address or host:port that other machines may reach although it is local (repeatable)',
+        TEXT,
+      ),
+    )
+    .addOption(
+      list(
+        '--connect-port <port>',
+        'port CONNECT may reach (repeatable; default 443)',
+        numberFrom('--connect-port', 1, 65_535),
+      ),
+    );
 }

@@ -17,8 +17,8 @@ export interface StoreValues {
 const GiB = 1024 ** 3;
 /** Bytes of a store nobody has set a limit for. Policy. */
 const DEFAULTS: Readonly<Record<'memory' | 'disk', Readonly<Record<RoleName, number>>>> = {
-  memory: { reverse: GiB / 4, branch: GiB, hosted: GiB },
-  disk: { reverse: GiB, branch: 10 * GiB, hosted: 10 * GiB },
+  memory: { reverse: GiB / 4, branch: GiB, hosted: GiB, head: GiB },
+  disk: { reverse: GiB, branch: 10 * GiB, hosted: 10 * GiB, head: 10 * GiB },
 };
 
 export function addStoreOptions(command: Command, role: RoleName): Command {

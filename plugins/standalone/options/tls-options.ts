@@ -16,11 +16,16 @@ export function readTls({ tlsCert, tlsKey }: TlsValues): TlsIdentity | undefined
   if (tlsCert === undefined || tlsKey === undefined) {
     throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', '--tls-cert and --tls-key belong together');
   }
-  const identity = { cert: readText('--tls-cert', tlsCert), key: readText('--tls-key', tlsKey) };
+  return readIdentity(['--tls-cert', tlsCert], ['--tls-key', tlsKey]);
+}
+
+/** A certificate and its key, each with the option that names the file. @throws {@link PeerDistError} `ERR_PEERDIST_INVALID_OPTION` */
+export function readIdentity(cert: readonly [string, string], key: readonly [string, string]): TlsIdentity {
+  const identity = { cert: readText(...cert), key: readText(...key) };
   try {
     createSecureContext(identity);
   } catch (error) {
-    throw unusable('--tls-cert and --tls-key', error);
+    throw unusable(`${cert[0]} and ${key[0]}`, error);
   }
   return identity;
 }

@@ -1,5 +1,4 @@
-/** Composition of the two proxy roles out of the plug-ins. */
-import { Server as TlsServer } from 'node:https';
+/** Composition of the proxy roles `reverse` and `branch` out of the plug-ins, and what they share with `head`. */
 import { hashProvider, type HashProvider } from '../../../lib/crypto/index.ts';
 import { Kit } from '../../../lib/kit/index.ts';
 import { PeerDist } from '../../../lib/peerdist/index.ts';
@@ -11,6 +10,7 @@ import {
   createProxyServer,
   HttpProxyHost,
   type HttpProxyHostOptions,
+  renewIdentity,
   type TlsIdentity,
 } from '../../http-proxy/index.ts';
 import { createMetrics, type Metrics } from '../../metrics/index.ts';
@@ -22,7 +22,7 @@ import { ownVersion } from '../version.ts';
 import type { Member } from '../crew/member.ts';
 import { joinNeighbourhood, type NeighbourhoodOptions } from './neighbourhood.ts';
 import { type Display, type ListenerPlan, type Service, startService } from './service.ts';
-import { memoryStore, openStores, type RoleStores, type StoreOptions } from './stores.ts';
+import { memoryStore, openStores, type RoleName, type RoleStores, type StoreOptions } from './stores.ts';
 import type { ListenAddress } from '../options/units.ts';
 
 /** What a role shows of itself. */
@@ -37,7 +37,7 @@ export interface Shown {
   readonly keeper?: Display['keeper'];
 }
 
-/** What both roles take. */
+/** What every proxy role takes. */
 export interface RoleOptions extends Omit<HttpProxyHostOptions, 'proxy' | 'kit' | 'observer' | 'watch'>, Shown {
   readonly listen: ListenAddress;
   readonly admin: ListenAddress | undefined;
@@ -48,6 +48,8 @@ export interface RoleOptions extends Omit<HttpProxyHostOptions, 'proxy' | 'kit' 
   readonly store?: StoreOptions | undefined;
   /** Told in a line what an administrator should know. */
   readonly warn?: ((line: string) => void) | undefined;
+  /** Told in a line of what happens while it runs. @default nobody is */
+  readonly notice?: ((line: string) => void) | undefined;
   readonly hashProvider?: HashProvider['name'] | undefined;
 }
 
@@ -133,11 +135,14 @@ export async function startBranch(options: BranchOptions, member?: Member): Prom
     maxPendingBytes: options.pendingBytes,
     maxContentInformationVersion: options.maxContentInformationVersion,
     cdnCacheControl: options.cdnCacheControl,
+    // A head makes the hashes of what nobody has asked for yet, where it is asked for them.
+    hashRequestFirst: options.upstream !== undefined,
     records: stores.records,
     observer,
   });
   const kit = new Kit({ plugins: [blockCache], observer });
-  const host = new HttpProxyHost(hostOptions(options, kit, observer));
+  const upstream = options.upstream && { ...options.upstream, warn: options.notice };
+  const host = new HttpProxyHost(hostOptions({ ...options, upstream }, kit, observer));
   const live = async (): Promise<Live> => ({
     ...liveOf(options),
     neighbours: neighbours?.neighbours().slice(0, MAX_SHOWN) ?? [],
@@ -150,9 +155,11 @@ export async function startBranch(options: BranchOptions, member?: Member): Prom
   return startProxy({ ...options, admin, display, host, kit, peerdist, metrics, stores, peers, onLeave, onStop });
 }
 
+type ProxyRole = Exclude<RoleName, 'hosted'>;
+
 /** What every role has before it is put together: the administrator's listener says meanwhile that it is starting. */
-async function open(
-  role: 'reverse' | 'branch',
+export async function open(
+  role: ProxyRole,
   options: RoleOptions,
   member: Member | undefined,
 ): Promise<{ readonly metrics: Metrics; readonly admin: AdminListener | undefined; readonly stores: RoleStores }> {
@@ -166,7 +173,7 @@ async function open(
   }
 }
 
-function hostOptions(options: RoleOptions, kit: Kit, observer: Observer): HttpProxyHostOptions {
+export function hostOptions(options: RoleOptions, kit: Kit, observer: Observer): HttpProxyHostOptions {
   return { ...options, proxy: createProxyServer(), kit, observer, watch: options.exchanges?.watch };
 }
 
@@ -175,7 +182,7 @@ export function liveOf({ exchanges }: Shown): Omit<Live, 'neighbours'> {
 }
 
 function openRoleStores(
-  role: 'reverse' | 'branch',
+  role: ProxyRole,
   { store = memoryStore(role), warn = () => {} }: RoleOptions,
   { observer }: Metrics,
   member: Member | undefined,
@@ -197,7 +204,7 @@ interface ProxyParts extends Pick<RoleOptions, 'listen' | 'tls'> {
 }
 
 /** A proxy host with its listeners; it keeps clients from elsewhere away from all of them. */
-function startProxy(parts: ProxyParts): Promise<Service> {
+export function startProxy(parts: ProxyParts): Promise<Service> {
   const { host, kit, peerdist, metrics, stores, listen, admin, display, tls, peers, onLeave, onStop } = parts;
   const clients = { role: 'clients', server: host.createServer(tls), listen } as const;
   return startService({
@@ -205,13 +212,13 @@ function startProxy(parts: ProxyParts): Promise<Service> {
     admin,
     display,
     metrics,
-    trouble: stores.trouble,
+    trouble: () => stores.trouble() ?? host.trouble,
     onServer: (server) => host.shelter(server),
     start: () => kit.start(),
     leave: onLeave,
     adjust: ({ allowClients, tls: identity }) => {
       host.allowClients(allowClients);
-      if (identity !== undefined && clients.server instanceof TlsServer) clients.server.setSecureContext(identity);
+      if (identity !== undefined) renewIdentity(clients.server, identity);
     },
     stop: async () => {
       await kit.stop();

@@ -27,7 +27,10 @@ export interface CommonOptions extends Shown {
   readonly admin: ListenAddress | undefined;
   readonly adminToken: string | undefined;
   readonly store: StoreOptions;
+  /** Told once, by whoever leads. */
   readonly warn: (line: string) => void;
+  /** Told by each process of what happens to it while it runs. */
+  readonly notice: (line: string) => void;
 }
 
 export interface RoleRun<S extends Service, V extends RunValues = RunValues> {
@@ -93,7 +96,7 @@ async function carry<S extends Service, V extends RunValues>(
   const service =
     workers > 1
       ? await lead({ role, values, workers, admin, adminToken, shown, store, secrets, warn })
-      : await start(values, { admin, adminToken, ...shown, store, warn }, secrets, undefined);
+      : await start(values, { admin, adminToken, ...shown, store, warn, notice: warn }, secrets, undefined);
   for (const listener of service.listeners) {
     const { role: purpose, scheme, address } = listener;
     log.info(`listening on ${scheme}://${formatListen(address)}${purpose === 'clients' ? '' : ` (${purpose})`}`);
@@ -127,7 +130,8 @@ async function work<S extends Service, V extends RunValues>(
   try {
     const store = storeOptions(values, role, () => member.secrets);
     // Its leader says what is to be said.
-    const common = { admin: undefined, adminToken: undefined, ...shownOf(values, log), store, warn: () => {} };
+    const said = { warn: () => {}, notice: (line: string) => log.warn(line) };
+    const common = { admin: undefined, adminToken: undefined, ...shownOf(values, log), store, ...said };
     const service = await start(values, common, member.secrets, member);
     member.onReload((update) => takeOver(service, log, update));
     member.ready(service);
@@ -181,7 +185,7 @@ function keeper(stateDirectory: string, role: RoleName): Display['keeper'] {
 
 /** A branch seals nothing but what leaves its machine. */
 function isSecretNeeded(role: RoleName, { store }: RunValues): boolean {
-  return role === 'reverse' || typeof store === 'object';
+  return role === 'reverse' || role === 'head' || typeof store === 'object';
 }
 
 /** The secrets that the state directory keeps; where it cannot keep any, one for this run. */

@@ -22,8 +22,8 @@ import {
   TieredBlockStore,
 } from '../../../lib/stores/index.ts';
 
-/** What a role keeps: blocks, content information with what is known of resources, or both. */
-export type RoleName = 'reverse' | 'branch' | 'hosted';
+/** What a role keeps: blocks, content information with what is known of resources, or both; a head keeps content information of its own too. */
+export type RoleName = 'reverse' | 'branch' | 'hosted' | 'head';
 
 interface MemoryStoreOptions {
   readonly kind: 'memory';
@@ -113,6 +113,12 @@ export function storeDirectories(stateDirectory: string, role: RoleName): { bloc
 }
 
 function inMemory({ maxBytes }: MemoryStoreOptions, { role, observer }: StoreContext): RoleStores {
+  if (role === 'head')
+    return {
+      blocks: new MemoryBlockStore({ maxBytes, observer }),
+      contentInformation: new MemoryContentInformationStore({ maxBytes: recordBytesOf(maxBytes), observer }),
+      ...NOTHING_KEPT,
+    };
   // Only the one that the role is about is told of; the other is a stopgap.
   return {
     blocks: role === 'reverse' ? new MemoryBlockStore({ maxBytes: MiB }) : new MemoryBlockStore({ maxBytes, observer }),
@@ -120,11 +126,20 @@ function inMemory({ maxBytes }: MemoryStoreOptions, { role, observer }: StoreCon
       role === 'reverse'
         ? new MemoryContentInformationStore({ maxBytes, observer })
         : new MemoryContentInformationStore({ maxBytes: MiB }),
-    records: undefined,
-    claims: undefined,
-    trouble: () => undefined,
-    close: async () => {},
+    ...NOTHING_KEPT,
   };
+}
+
+const NOTHING_KEPT = {
+  records: undefined,
+  claims: undefined,
+  trouble: () => undefined,
+  close: async () => {},
+} as const satisfies Partial<RoleStores>;
+
+/** What is known of contents has a share of the store of their blocks. */
+function recordBytesOf(maxBytes: number): number {
+  return Math.max(MIN_RECORDS_BYTES, Math.floor(maxBytes / RECORDS_SHARE));
 }
 
 async function onDisk(options: DiskStoreOptions, { role, observer, warn, isGuest }: StoreContext): Promise<RoleStores> {
@@ -132,7 +147,7 @@ async function onDisk(options: DiskStoreOptions, { role, observer, warn, isGuest
   const directories = storeDirectories(stateDirectory, role);
   const common = { observer, warn, isGuest };
   // A branch counts what it knows of contents into the same limit.
-  const recordBytes = role === 'reverse' ? maxBytes : Math.max(MIN_RECORDS_BYTES, Math.floor(maxBytes / RECORDS_SHARE));
+  const recordBytes = role === 'reverse' ? maxBytes : recordBytesOf(maxBytes);
   const records =
     role === 'hosted'
       ? undefined
