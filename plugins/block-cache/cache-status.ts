@@ -9,6 +9,8 @@ export type CacheStatus =
   | 'fwd=stale; detail=stale-if-error'
   | 'fwd=partial'
   | 'fwd=uri-miss'
+  | 'fwd=uri-miss; stored'
+  | 'fwd=stale; stored'
   | 'fwd=uri-miss; collapsed'
   | 'fwd=stale'
   | 'fwd=stale; fwd-status=304'

@@ -144,6 +144,7 @@ export class Keeper {
     resource.length ??= transfer.receivedEnd;
     if (recorder.recordedBytes === 0) return;
     const encoded = await recorder.finish();
+    this.#components.observer({ type: 'hashed', bytes: recorder.recordedBytes });
     const part = await openPart(this.#components.peerdist, encoded, {
       base: start,
       isPrivate: isPrivate(resource, transfer),

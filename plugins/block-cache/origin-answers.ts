@@ -48,7 +48,7 @@ interface Question {
   readonly stale: CachedResource | undefined;
   /** Called as soon as others can find what came, and with what they should do if they find nothing. */
   readonly landed: (landing: Landing) => void;
-  readonly status: CacheStatus;
+  readonly status: 'fwd=uri-miss' | 'fwd=stale';
   readonly askedAt: number;
   readonly leash: Leash;
 }
@@ -116,7 +116,8 @@ export class OriginAnswers {
     if (isCoded(response)) return coded.receive(question, response, serving);
     const kept = this.#receivePromised(question, response) ?? this.#receivePlain(question, response);
     if (kept !== undefined) return kept;
-    if (severalRanges && response.status === 206) {
+    // Of the one that was asked for alone; the others may have another answer.
+    if (severalRanges && (response.status === 206 || response.status === 416)) {
       response.discard();
       landed('again');
       return serving.serveIdentity(request, next);
@@ -233,8 +234,9 @@ export class OriginAnswers {
     landed('alone');
     // An origin that ignored a range sends everything, and so do we.
     const asked = response.status === 206 ? request : withoutRange(request);
+    const told: CacheStatus = resource.freshness.isStorable ? `${status}; stored` : status;
     try {
-      return await serving.serve(resource, asked, next, status, { conditions: false, answer: response.headers });
+      return await serving.serve(resource, asked, next, told, { conditions: false, answer: response.headers });
     } finally {
       resource.release();
     }

@@ -43,13 +43,18 @@ export class Transfers {
     return this.#pendingBytes + length <= this.#options.maxPendingBytes;
   }
 
-  /** A body that is described as it comes and goes to the store; undefined when there is no memory for it. */
+  /** A body that is described as it comes and goes to the store; undefined when there is no memory for it, or nobody to describe it. */
   record(response: ProxyResponse, plan: TransferPlan): Transfer | undefined {
     // Version 2 takes more work and next to no memory: it is for the time when there is none.
     const version = ([1, 2] as const).find((each) => this.hasRoom(reserved(each, plan.length)));
     if (version === undefined) return undefined;
     const { isPrivate } = plan;
-    const recorder = this.#options.peerdist.client.record(CONTENT_TAG, { version, isPrivate });
+    let recorder: ContentRecorder;
+    try {
+      recorder = this.#options.peerdist.client.record(CONTENT_TAG, { version, isPrivate });
+    } catch {
+      return undefined;
+    }
     return this.#begin(response, plan, recorder, DEFERRED_BYTES[version], reserved(version, plan.length));
   }
 

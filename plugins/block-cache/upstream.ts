@@ -9,6 +9,7 @@ import {
   type HeaderFields,
   ifRangeValue,
   listMembers,
+  parseCacheControl,
   parseContentRange,
   removeFromList,
   sameBytes,
@@ -28,6 +29,8 @@ import {
 } from '../../lib/protocol/pccrtp/index.ts';
 
 const VERSION = { major: 1, minor: 1 };
+/** Fields of a client's request that our own requests do without. */
+const NOT_OURS = [...CONDITION_FIELDS, 'if-range', 'range', 'content-length', 'content-type'];
 const CODING_FIELDS = [PEERDIST_HEADER, PEERDIST_EX_HEADER];
 
 /**
@@ -54,15 +57,20 @@ export function hashRequest(request: ProxyRequest, max: 1 | 2, signal: AbortSign
   });
 }
 
-/** Our own GET with the client's end-to-end fields, but none of its conditions, ranges and codings. */
+/**
+ * Our own GET with the client's end-to-end fields, but none of its conditions, ranges and codings. What it says of caches has been heeded already,
+ * but for no-store: the validators of what we ask for tell whether it is the right one.
+ */
 export function ownRequest(request: ProxyRequest, signal: AbortSignal, fields: HeaderFields): ProxyRequest {
+  const isSecret = parseCacheControl(fieldValue(request.headers, 'cache-control')).has('no-store');
+  const left = isSecret ? NOT_OURS : [...NOT_OURS, 'cache-control', 'pragma'];
   return request.with({
     method: 'GET',
     body: null,
     signal,
     onInterim: undefined,
     headers: {
-      ...withoutFields(request.headers, [...CONDITION_FIELDS, 'if-range', 'range', 'content-length', 'content-type']),
+      ...withoutFields(request.headers, left),
       'accept-encoding': 'identity',
       ...fields,
     },

@@ -126,9 +126,15 @@ class ContentServer {
     unknown: UnknownContent,
     begun?: Begun,
   ): Promise<ProxyResponse> {
-    const answer = await unknown.learn(request, next, begun);
+    const { answer, agreement } = await unknown.learn(request, next, begun);
     if (answer !== undefined) return this.#pass(request, answer, negotiation);
     const known = await this.#resources.find(request.key, request.headers);
+    if (known !== undefined && agreement !== undefined && originAgrees(known, agreement, false)) {
+      const range = singleRange(request, known);
+      const coded =
+        range === 'plain' ? undefined : await this.#answerCoded(known, range, agreement, request, negotiation);
+      if (coded !== undefined) return coded;
+    }
     return known === undefined
       ? this.#pass(request, await next(request), negotiation)
       : this.#answerKnown(known, request, next, negotiation, undefined);

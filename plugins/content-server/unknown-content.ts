@@ -37,6 +37,8 @@ class Fetch {
   settle!: () => void;
   /** The answer that is not going to be hashed here, for whoever takes it first; it is an answer to that client's very request. */
   answer: ProxyResponse | undefined;
+  /** Head of the answer that has been hashed, where it is an answer to that client's very request: the origin has agreed just now. */
+  agreement: ProxyResponse | undefined;
   /** Whether that client still waits. */
   isAwaited = true;
 
@@ -107,17 +109,18 @@ export class UnknownContent {
    *
    * @param request without its coding
    * @param begun of {@link begin}, where the origin has answered already
-   * @returns the origin's answer to this very request, when it is nothing to be hashed ahead; undefined otherwise: what is known now is to be looked up
+   * @returns `answer`: that of the origin to this very request, when it is nothing to be hashed ahead; `agreement`: its head, when it has been
+   * hashed; neither: what is known now is to be looked up
    * @throws what `next` throws, for the one who has asked first
    */
-  async learn(request: ProxyRequest, next: Next, begun?: Begun): Promise<ProxyResponse | undefined> {
+  async learn(request: ProxyRequest, next: Next, begun?: Begun): Promise<Learned> {
     const running = this.#fetches.get(request.key);
-    if (running === undefined && this.#fetches.size >= MAX_FETCHES) return begun?.response;
+    if (running === undefined && this.#fetches.size >= MAX_FETCHES) return { answer: begun?.response };
     if (running !== undefined) {
       begun?.response.discard();
       running.join(request.signal);
       await this.#patience(running.settled, request.signal);
-      return undefined;
+      return {};
     }
     const fetch = begun?.fetch ?? this.begin(request);
     this.#fetches.set(request.key, fetch);
@@ -134,7 +137,7 @@ export class UnknownContent {
     failure.catch(() => {});
     try {
       await this.#patience(failure, request.signal);
-      return fetch.answer;
+      return { answer: fetch.answer, agreement: fetch.agreement };
     } finally {
       fetch.isAwaited = false;
     }
@@ -150,15 +153,18 @@ export class UnknownContent {
     const response = answer ?? (await next(asked));
     const limits = { minBytes: this.#minBytes, maxBytes: this.#maxBytes };
     const begun = isPublishable(asked, response, limits) ? await this.#hashing.begin(asked, response) : undefined;
-    if (typeof begun === 'object') return this.#hash(fetch, response, begun);
-    // Not for everybody: an error page, too small or too large, or another proxy is at it.
     const isOwn = answer !== undefined || asksForAll(request);
+    if (typeof begun === 'object') {
+      const isHashed = await this.#hash(fetch, response, begun);
+      if (isHashed && isOwn) fetch.agreement = response;
+      return;
+    }
+    // Not for everybody: an error page, too small or too large, or another proxy is at it.
     if (isOwn && fetch.isAwaited) fetch.answer = response;
     else response.discard();
-    return undefined;
   }
 
-  async #hash(fetch: Fetch, response: ProxyResponse, { transform, done }: BegunHashing): Promise<void> {
+  async #hash(fetch: Fetch, response: ProxyResponse, { transform, done }: BegunHashing): Promise<boolean> {
     let bytes = 0;
     // A body whose hashes are not to be had is of no use here.
     transform.failOpen = false;
@@ -173,8 +179,10 @@ export class UnknownContent {
     try {
       await pipeline(response.stream(), transform, sink, { signal: fetch.signal });
       await done;
+      return true;
     } catch {
       // Whoever still waits asks for the plain body.
+      return false;
     }
   }
 
@@ -198,6 +206,12 @@ export class UnknownContent {
 /** Whether what this request gets is what anybody would get who asks for all of it. */
 function asksForAll({ headers }: ProxyRequest): boolean {
   return !hasConditions(headers) && headers['range'] === undefined;
+}
+
+/** What has come of a fetch for the one who has asked first. */
+export interface Learned {
+  readonly answer?: ProxyResponse | undefined;
+  readonly agreement?: ProxyResponse | undefined;
 }
 
 /** An answer that came under the signal of a fetch. */

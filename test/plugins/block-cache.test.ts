@@ -184,7 +184,7 @@ for (const gateway of [false, true]) {
     const cold = await warm('/f');
     isWhole(test, cold, FILE, 'cold');
     isClean(test, cold);
-    test.equal(status(cold), 'peerdist; fwd=uri-miss');
+    test.equal(status(cold), 'peerdist; fwd=uri-miss; stored');
     test.same(origin.bodies('/f'), [`200+${SIZE}`]);
 
     const { result: again, wanBytes, requests } = await during(all, () => get('/f'));

@@ -9,7 +9,7 @@ import { createContentServer, type HashUnknownOptions } from '../../content-serv
 import { HttpProxyHost } from '../../http-proxy/index.ts';
 import type { Live } from '../../dashboard/index.ts';
 import type { Member } from '../crew/member.ts';
-import { hostOptions, liveOf, open, PUBLISHER, type ReverseOptions, startProxy } from './roles.ts';
+import { hostOptions, largestContent, liveOf, open, PUBLISHER, type ReverseOptions, startProxy } from './roles.ts';
 import type { Service } from './service.ts';
 
 export interface HeadOptions extends Omit<ReverseOptions, 'origin' | 'preserveHost'> {
@@ -55,7 +55,12 @@ export async function startHead(options: HeadOptions, member?: Member): Promise<
     claims: stores.claims ?? member?.claims,
     observer,
   });
-  const blockCache = createBlockCache({ peerdist: caching, records: stores.records, observer });
+  const blockCache = createBlockCache({
+    peerdist: caching,
+    maxContentBytes: largestContent(options.store),
+    records: stores.records,
+    observer,
+  });
   const kit = new Kit({ plugins: [contentServer, blockCache], observer });
   const host = new HttpProxyHost(hostOptions(options, kit, observer));
   const live = async (): Promise<Live> => ({ ...liveOf(options), neighbours: [] });

@@ -134,6 +134,7 @@ export async function startBranch(options: BranchOptions, member?: Member): Prom
     peerdist,
     maxPendingBytes: options.pendingBytes,
     maxContentInformationVersion: options.maxContentInformationVersion,
+    maxContentBytes: largestContent(options.store),
     cdnCacheControl: options.cdnCacheControl,
     // A head makes the hashes of what nobody has asked for yet, where it is asked for them.
     hashRequestFirst: options.upstream !== undefined,
@@ -156,6 +157,11 @@ export async function startBranch(options: BranchOptions, member?: Member): Prom
 }
 
 type ProxyRole = Exclude<RoleName, 'hosted'>;
+
+/** One content may take half of a store; with a longer one nothing else would be left. Policy. */
+export function largestContent(store: StoreOptions | undefined): number | undefined {
+  return store === undefined || store.kind === 'redis' ? undefined : Math.floor(store.maxBytes / 2);
+}
 
 /** What every role has before it is put together: the administrator's listener says meanwhile that it is starting. */
 export async function open(
