@@ -173,7 +173,7 @@ export function createAgents(rule: DestinationRule | undefined, ca: string | und
     scheduling: 'lifo',
   };
   const http = new HttpAgent(options);
-  const https = new HttpsAgent({ ...options, ...(ca === undefined ? {} : { ca }) });
+  const https = new HttpsAgent({ ...options, ...verified(ca) });
   guardConnections(http, rule);
   guardConnections(https, rule);
   return {
@@ -219,6 +219,11 @@ export function openConnection(
   return tlsConnect({
     ...options,
     ...(isIP(target.hostname) === 0 ? { servername: target.hostname } : {}),
-    ...(ca === undefined ? {} : { ca }),
+    ...verified(ca),
   } as ConnectionOptions);
+}
+
+/** Certificates are always verified: nothing in the environment (`NODE_TLS_REJECT_UNAUTHORIZED`) switches that off. */
+function verified(ca: string | undefined): ConnectionOptions {
+  return { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) };
 }

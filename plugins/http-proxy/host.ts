@@ -21,6 +21,7 @@ import { Departure } from './departure.ts';
 import { badRequest, errorResponse } from './errors.ts';
 import { Exchange, type ExchangeWatch } from './exchange.ts';
 import { type IncomingRules, readHost, readRequest } from './incoming.ts';
+import { Interception } from './intercept.ts';
 import {
   connectTarget,
   type HttpProxyHostOptions,
@@ -62,6 +63,7 @@ export class HttpProxyHost {
   readonly #guardedAgents: Agents;
   readonly #servers = new Set<Server>();
   readonly #tunnel: TunnelContext;
+  readonly #interception: Interception | undefined;
   readonly #chain: Next;
   readonly #watch: ExchangeWatch | undefined;
 
@@ -108,6 +110,8 @@ export class HttpProxyHost {
       originCa: options.originCa,
       ruleFor: (client) => (isLoopback(client) ? undefined : this.#destinationRule),
     };
+    const interceptor = options.intercept;
+    this.#interception = interceptor && new Interception({ interceptor, rules: this.#rules, clock });
   }
 
   /** A server with this host on it, not listening yet. With `tls` it speaks HTTPS. */
@@ -149,7 +153,7 @@ export class HttpProxyHost {
     );
     server.on(
       'connect',
-      takeOver((message, socket, head) => this.#connect(message, socket, head)),
+      takeOver((message, socket, head) => this.#connect(message, socket, head, server)),
     );
     this.shelter(server);
   }
@@ -213,7 +217,7 @@ export class HttpProxyHost {
     client.on('error', ignore);
     try {
       this.#admit(message);
-      const request = readRequest(message, this.#rules, () => departure.signal, exchange.watcher);
+      const request = readRequest(message, this.#rulesFor(message), () => departure.signal, exchange.watcher);
       const response = await this.#chain(request);
       await sendResponse(exchange.answered(response), client, this.#rules.viaName, idleMs, () => exchange.breaks());
     } catch (error) {
@@ -231,12 +235,12 @@ export class HttpProxyHost {
     }
   }
 
-  async #connect(message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+  async #connect(message: IncomingMessage, socket: Duplex, head: Buffer, server: Server): Promise<void> {
     const client = new WaitingClient(socket, head);
     const exchange = this.#begin(message);
     try {
       this.#admit(message);
-      if (this.#rules.origin !== undefined) throw badRequest('CONNECT is for a forward proxy');
+      if (this.#rulesFor(message).origin !== undefined) throw badRequest('CONNECT is for a forward proxy');
       readHost(message);
       const { hostname, port } = parseAuthority(message.url ?? '') ?? {};
       if (hostname === undefined || port === undefined || port === 0) throw badRequest('malformed CONNECT target');
@@ -244,11 +248,16 @@ export class HttpProxyHost {
         throw new PeerDistError('ERR_PEERDIST_DESTINATION_FORBIDDEN', `CONNECT to port ${port} is not allowed`);
       }
       const address = plainAddress(message.socket.remoteAddress);
+      if (this.#interception?.isListed(hostname) === true) {
+        const rule = this.#tunnel.ruleFor(address);
+        const failure = await this.#interception.accept(server, client, { hostname, port }, rule);
+        return exchange.endIntercepted(failure);
+      }
       const tunnel = this.#observedBy(exchange);
-      exchange.endTunnel(await connectTunnel({ scheme: 'http', hostname, port }, address, client, tunnel));
+      return exchange.endTunnel(await connectTunnel({ scheme: 'http', hostname, port }, address, client, tunnel));
     } catch (error) {
       exchange.fails(error);
-      exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
+      return exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
     }
   }
 
@@ -257,12 +266,13 @@ export class HttpProxyHost {
     const exchange = this.#begin(message);
     try {
       this.#admit(message);
-      const request = readRequest(message, this.#rules, () => client.signal, exchange.watcher);
+      const rules = this.#rulesFor(message);
+      const request = readRequest(message, rules, () => client.signal, exchange.watcher);
       // Node has let go of the socket, so a body could not be told from what follows it.
       if (request.body !== null) throw badRequest('a body together with Upgrade');
       if (listMembers(message.headers.upgrade).includes('websocket')) {
         const { scheme } = request;
-        const target = { scheme, ...connectTarget(this.#rules.origin?.authority ?? request.authority, scheme) };
+        const target = { scheme, ...connectTarget(rules.origin?.authority ?? request.authority, scheme) };
         const tunnel = this.#observedBy(exchange);
         return exchange.endTunnel(await upgradeTunnel(message, request, target, client, tunnel));
       }
@@ -273,6 +283,11 @@ export class HttpProxyHost {
       exchange.fails(error);
       return exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
     }
+  }
+
+  /** @throws {@link PeerDistError} `ERR_PEERDIST_BAD_REQUEST` for a request on a connection that is for another host */
+  #rulesFor(message: IncomingMessage): IncomingRules {
+    return this.#interception?.rulesFor(message) ?? this.#rules;
   }
 
   #begin(message: IncomingMessage): Exchange {
@@ -293,7 +308,8 @@ export class HttpProxyHost {
   }
 
   #admit(message: IncomingMessage): void {
-    if (this.#allowedClients?.has(message.socket.remoteAddress ?? '') === false) {
+    const { remoteAddress } = this.#interception?.carrierOf(message.socket) ?? message.socket;
+    if (this.#allowedClients?.has(remoteAddress ?? '') === false) {
       throw new PeerDistError('ERR_PEERDIST_CLIENT_FORBIDDEN', 'this client may not use the proxy');
     }
   }

@@ -11,6 +11,7 @@ import { isPeerDistError, PeerDistAbortError, PeerDistError } from '../../lib/er
 import { endToEndFields } from '../../lib/http/index.ts';
 import { type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { Agents } from './access.ts';
+import { unreachable } from './errors.ts';
 import { bodyTooLarge } from './incoming.ts';
 import { connectTarget, type Origin, type ProxyServerLike, type ResolvedTimeouts } from './options.ts';
 
@@ -188,7 +189,7 @@ class OutgoingRequest extends Readable {
     this.#failure = cause;
     this.#cancelTimer?.();
     this.#request.signal.removeEventListener('abort', this.#leave);
-    this.#reject(isPeerDistError(cause) ? cause : unreachable(cause));
+    this.#reject(isPeerDistError(cause) ? cause : unreachable('the origin', cause));
     this.#upstream?.destroy();
     if (this.#incoming !== undefined && !this.#incoming.complete) this.#incoming.destroy(cause as Error);
     this.destroy();
@@ -258,8 +259,4 @@ class OutgoingRequest extends Readable {
     if (waitingForClient) this.#upstream?.setTimeout(this.#timeouts.idleMs);
     else this.fail(new PeerDistError('ERR_PEERDIST_ORIGIN_TIMEOUT', 'the origin fell silent'));
   }
-}
-
-function unreachable(cause: unknown): PeerDistError {
-  return new PeerDistError('ERR_PEERDIST_ORIGIN_UNREACHABLE', 'the origin cannot be reached', { cause });
 }
