@@ -100,6 +100,8 @@ export class Interception {
     const early = client.claim();
     const socket = client.socket as Socket;
     socket.setTimeout(0);
+    // As with Node's own HTTPS: a client that ends its side while it shakes hands has left.
+    socket.allowHalfOpen = false;
     socket.write(establishedHead(rules.viaName));
     if (early.byteLength > 0) socket.unshift(early);
     const origin = { scheme: 'https', authority: authorityOf(target) } as const;

@@ -25,7 +25,7 @@ export function addCaCommand(program: Command, { print }: Terminal): void {
   ca.command('create')
     .description('make one, in a directory that only its owner can read')
     .argument('<dir>')
-    .addOption(setting('--name <text>', 'what clients list it as', TEXT, `peerdist interception, ${hostname()}`))
+    .addOption(setting('--name <text>', 'what clients list it as', TEXT, `peerdist interception on ${hostname()}`))
     .addOption(
       setting('--days <number>', 'how long it is good for', numberFrom('--days', 1, MAX_DAYS), String(DEFAULT_DAYS)),
     )
