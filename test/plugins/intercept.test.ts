@@ -629,8 +629,17 @@ await t.test('curl', { skip: withoutCurl }, async (test) => {
   writeFileSync(path('origins.pem'), originAuthority.cert);
   const ports = [listed.port, other.port].flatMap((port) => ['--connect-port', String(port)]);
   const role = await Role.start(test, [
-    ...['branch', '--store', 'memory', '--no-admin', '--intercept-ca', ca, '--intercept', 'localhost'],
-    ...[...ports, '--origin-ca', path('origins.pem')],
+    'branch',
+    '--store',
+    'memory',
+    '--no-admin',
+    '--intercept-ca',
+    ca,
+    '--intercept',
+    'localhost',
+    '--origin-ca',
+    path('origins.pem'),
+    ...ports,
   ]);
   const curl = (cacert: string, url: string): ReturnType<typeof run> =>
     run(test, 'curl', ['-sS', '-v', '--noproxy', '', '--proxy', role.url, '--cacert', cacert, url]);
