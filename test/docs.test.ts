@@ -57,6 +57,7 @@ t.test('every option of the command has its row', (t) => {
   );
   t.strictSame([...table('### `peerdist hosted`'), ...stores].toSorted(), helpOptions('hosted').toSorted());
   t.strictSame(table('### `peerdist secret`').toSorted(), helpOptions('secret export').toSorted());
+  t.strictSame(table('### `peerdist ca`').toSorted(), helpOptions('ca create').toSorted());
   t.strictSame(table('### `peerdist cache`').toSorted(), helpOptions('cache purge').toSorted());
   t.strictSame(table('### `peerdist export').toSorted(), helpOptions('export').toSorted());
   t.strictSame([...table('### `peerdist probe'), ...discovery].toSorted(), helpOptions('probe').toSorted());

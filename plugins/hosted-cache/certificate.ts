@@ -4,18 +4,13 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { createSecureContext } from 'node:tls';
+import { type CertificateAndKey, makeServerCertificate } from '../../lib/crypto/certificates.ts';
 import { makeDirectory } from '../../lib/stores/index.ts';
 
 /** Days it is good for; a new one is made in its last month. Policy, not protocol. */
 const VALID_DAYS = 3_650;
 const RENEW_DAYS = 30;
 const DAY_MS = 86_400_000;
-
-/** PEM. */
-export interface CertificateAndKey {
-  readonly cert: string;
-  readonly key: string;
-}
 
 export interface KeptCertificate {
   readonly identity: CertificateAndKey;
@@ -40,7 +35,10 @@ export async function keptCertificate(
   const keyFile = join(directory, 'hosted-cache-key.pem');
   const kept = readCertificate(file, keyFile, names);
   if (kept !== undefined) return { identity: kept, isNew: false, file };
-  const identity = await makeCertificate([...names, 'localhost']);
+  const identity = await makeServerCertificate([...names, 'localhost'], {
+    notBefore: new Date(Date.now() - DAY_MS),
+    notAfter: new Date(Date.now() + VALID_DAYS * DAY_MS),
+  });
   try {
     makeDirectory(directory);
     replaceFile(keyFile, identity.key);
@@ -70,32 +68,4 @@ function replaceFile(file: string, text: string): void {
   rmSync(part, { force: true });
   writeFileSync(part, text, { mode: 0o600 });
   renameSync(part, file);
-}
-
-/** A self-signed server certificate, RSA: Windows 7 offers over nothing newer. */
-async function makeCertificate(names: readonly string[]): Promise<CertificateAndKey> {
-  // Loaded when it is needed: it takes longer than all the rest of a start. Its container wants the polyfill first.
-  await import('reflect-metadata');
-  const x509 = await import('@peculiar/x509');
-  const algorithm = {
-    name: 'RSASSA-PKCS1-v1_5',
-    hash: 'SHA-256',
-    publicExponent: new Uint8Array([1, 0, 1]),
-    modulusLength: 2048,
-  };
-  const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
-  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
-    name: `CN=${names[0] ?? 'localhost'}`,
-    notBefore: new Date(Date.now() - DAY_MS),
-    notAfter: new Date(Date.now() + VALID_DAYS * DAY_MS),
-    keys,
-    signingAlgorithm: algorithm,
-    extensions: [
-      new x509.BasicConstraintsExtension(false),
-      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
-      new x509.SubjectAlternativeNameExtension(names.map((value) => ({ type: 'dns' as const, value }))),
-    ],
-  });
-  const key = await crypto.subtle.exportKey('pkcs8', keys.privateKey);
-  return { cert: certificate.toString('pem'), key: x509.PemConverter.encode(key, 'PRIVATE KEY') };
 }

@@ -198,7 +198,7 @@ export const KEPT_CONNECTIONS: AgentOptions & { readonly noDelay: boolean } = {
  */
 export function createAgents(rule: DestinationRule | undefined, ca: string | undefined): Agents {
   const http = new HttpAgent(KEPT_CONNECTIONS);
-  const https = new HttpsAgent({ ...KEPT_CONNECTIONS, ...(ca === undefined ? {} : { ca }) });
+  const https = new HttpsAgent({ ...KEPT_CONNECTIONS, ...verified(ca) });
   guardConnections(http, rule);
   guardConnections(https, rule);
   return {
@@ -244,6 +244,11 @@ export function openConnection(
   return tlsConnect({
     ...options,
     ...(isIP(target.hostname) === 0 ? { servername: target.hostname } : {}),
-    ...(ca === undefined ? {} : { ca }),
+    ...verified(ca),
   } as ConnectionOptions);
+}
+
+/** Certificates are always verified: nothing in the environment (`NODE_TLS_REJECT_UNAUTHORIZED`) switches that off. */
+export function verified(ca: string | undefined): ConnectionOptions {
+  return { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) };
 }

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../../lib/clock.ts';
 import type { ProxyResponse, RequestWatcher } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
-import { isPeerDistError } from '../../lib/errors.ts';
+import { isPeerDistError, PeerDistAbortError, type PeerDistError } from '../../lib/errors.ts';
 import { fieldValue } from '../../lib/http/index.ts';
 
 /** `complete`: the client was given the whole answer; `left`: it went away before; `broken`: the answer broke off, or its time was up. */
@@ -99,6 +99,15 @@ export class Exchange {
   /** A tunnel has ended, or was refused. */
   endTunnel(status: number): void {
     this.#watcher?.ended(this.#settle(status, true));
+  }
+
+  /** A client whose TLS ends here is in; what it asks for are exchanges of their own. @param failure why it is not */
+  endIntercepted(failure: PeerDistError | undefined): void {
+    if (failure !== undefined) {
+      this.fails(failure);
+      if (!(failure instanceof PeerDistAbortError)) this.breaks();
+    }
+    this.#watcher?.ended(this.#settle(200, failure === undefined));
   }
 
   #settle(status: number, isWhole: boolean): ExchangeEnd {

@@ -21,6 +21,7 @@ import { Departure } from './departure.ts';
 import { badRequest, errorResponse } from './errors.ts';
 import { Exchange, type ExchangeWatch } from './exchange.ts';
 import { checkLoop, type IncomingRules, readHost, readRequest } from './incoming.ts';
+import { Interception } from './intercept.ts';
 import {
   connectTarget,
   type HttpProxyHostOptions,
@@ -56,6 +57,7 @@ export class HttpProxyHost {
   readonly #upstream: Upstream | undefined;
   readonly #servers = new Set<Server>();
   readonly #tunnel: TunnelContext;
+  readonly #interception: Interception | undefined;
   readonly #chain: Next;
   readonly #watch: ExchangeWatch | undefined;
 
@@ -114,6 +116,8 @@ export class HttpProxyHost {
       ruleFor,
       upstream: this.#upstream,
     };
+    const interceptor = options.intercept;
+    this.#interception = interceptor && new Interception({ interceptor, rules: this.#rules, clock });
   }
 
   /** A server with this host on it, not listening yet. With `tls` it speaks HTTPS. */
@@ -142,7 +146,7 @@ export class HttpProxyHost {
     );
     server.on(
       'connect',
-      takeOver((message, socket, head) => this.#connect(message, socket, head)),
+      takeOver((message, socket, head) => this.#connect(message, socket, head, server)),
     );
     this.shelter(server);
   }
@@ -213,7 +217,13 @@ export class HttpProxyHost {
     try {
       this.#admit(message);
       const { watcher } = exchange;
-      const request = readRequest(message, this.#rules, () => departure.signal, watcher, interimWriter(client));
+      const request = readRequest(
+        message,
+        this.#rulesFor(message),
+        () => departure.signal,
+        watcher,
+        interimWriter(client),
+      );
       const response = await this.#chain(request);
       await sendResponse(exchange.answered(response), client, this.#rules.viaName, idleMs, () => exchange.breaks());
     } catch (error) {
@@ -231,12 +241,12 @@ export class HttpProxyHost {
     }
   }
 
-  async #connect(message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+  async #connect(message: IncomingMessage, socket: Duplex, head: Buffer, server: Server): Promise<void> {
     const client = new WaitingClient(socket, head);
     const exchange = this.#begin(message);
     try {
       this.#admit(message);
-      if (this.#rules.origin !== undefined) throw badRequest('CONNECT is for a forward proxy');
+      if (this.#rulesFor(message).origin !== undefined) throw badRequest('CONNECT is for a forward proxy');
       readHost(message);
       const via = fieldValue(message.headers, 'via');
       checkLoop(via, this.#rules.viaName);
@@ -246,12 +256,17 @@ export class HttpProxyHost {
         throw new PeerDistError('ERR_PEERDIST_DESTINATION_FORBIDDEN', `CONNECT to port ${port} is not allowed`);
       }
       const address = plainAddress(message.socket.remoteAddress);
+      if (this.#interception?.isListed(hostname) === true) {
+        const rule = this.#tunnel.ruleFor(address);
+        const failure = await this.#interception.accept(server, client, { hostname, port }, rule);
+        return exchange.endIntercepted(failure);
+      }
       const tunnel = this.#observedBy(exchange);
       const target = { scheme: 'http', hostname, port } as const;
-      exchange.endTunnel(await connectTunnel(target, { address, via }, client, tunnel));
+      return exchange.endTunnel(await connectTunnel(target, { address, via }, client, tunnel));
     } catch (error) {
       exchange.fails(error);
-      exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
+      return exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
     }
   }
 
@@ -260,12 +275,13 @@ export class HttpProxyHost {
     const exchange = this.#begin(message);
     try {
       this.#admit(message);
-      const request = readRequest(message, this.#rules, () => client.signal, exchange.watcher);
+      const rules = this.#rulesFor(message);
+      const request = readRequest(message, rules, () => client.signal, exchange.watcher);
       // Node has let go of the socket, so a body could not be told from what follows it.
       if (request.body !== null) throw badRequest('a body together with Upgrade');
       if (listMembers(message.headers.upgrade).includes('websocket')) {
         const { scheme } = request;
-        const target = { scheme, ...connectTarget(this.#rules.origin?.authority ?? request.authority, scheme) };
+        const target = { scheme, ...connectTarget(rules.origin?.authority ?? request.authority, scheme) };
         const tunnel = this.#observedBy(exchange);
         return exchange.endTunnel(await upgradeTunnel(message, request, target, client, tunnel));
       }
@@ -276,6 +292,11 @@ export class HttpProxyHost {
       exchange.fails(error);
       return exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
     }
+  }
+
+  /** @throws {@link PeerDistError} `ERR_PEERDIST_BAD_REQUEST` for a request on a connection that is for another host */
+  #rulesFor(message: IncomingMessage): IncomingRules {
+    return this.#interception?.rulesFor(message) ?? this.#rules;
   }
 
   #begin(message: IncomingMessage): Exchange {
@@ -296,11 +317,13 @@ export class HttpProxyHost {
   }
 
   #admit(message: IncomingMessage): void {
-    const certified = isCertified(message.socket);
+    // A connection whose TLS ended here is carried by that of the client.
+    const carrier = this.#interception?.carrierOf(message.socket) ?? message.socket;
+    const certified = isCertified(carrier);
     if (certified === true) return;
     if (certified === false)
       throw new PeerDistError('ERR_PEERDIST_CLIENT_FORBIDDEN', 'this proxy wants a client certificate that it trusts');
-    if (this.#allowedClients?.has(message.socket.remoteAddress ?? '') === false) {
+    if (this.#allowedClients?.has(carrier.remoteAddress ?? '') === false) {
       throw new PeerDistError('ERR_PEERDIST_CLIENT_FORBIDDEN', 'this client may not use the proxy');
     }
   }

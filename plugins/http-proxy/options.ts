@@ -5,6 +5,7 @@ import type { Observer } from '../../lib/observer.ts';
 import type { Kit } from '../../lib/kit/index.ts';
 import type { ExchangeWatch } from './exchange.ts';
 import type { UpstreamOptions } from './upstream.ts';
+import type { Interceptor } from './intercept.ts';
 
 /** What the host needs of a proxy library; `http-proxy`, `http-proxy-3` and `httpxy` all have it. */
 export interface ProxyServerLike {
@@ -47,6 +48,8 @@ export interface HttpProxyHostOptions {
   readonly allowDestinations?: readonly string[] | undefined;
   /** Ports CONNECT may reach. @default [443] */
   readonly connectPorts?: readonly number[] | undefined;
+  /** Hosts whose TLS ends here, so that what is asked of them are requests like any other; forward proxy only. @default none: tunnels */
+  readonly intercept?: Interceptor | undefined;
   /** Certificate authorities of https origins, PEM. @default those of Node */
   readonly originCa?: string | undefined;
   /** Name in Via fields. @default `peerdist-` and random digits: unique, so that loops are found */

@@ -12,6 +12,7 @@ import { endToEndFields } from '../../lib/http/index.ts';
 import { type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { Agents } from './access.ts';
+import { unreachable } from './errors.ts';
 import { bodyTooLarge } from './incoming.ts';
 import { connectTarget, type Origin, type ProxyServerLike, type ResolvedTimeouts } from './options.ts';
 import type { Upstream } from './upstream.ts';
@@ -213,7 +214,7 @@ class OutgoingRequest extends Readable {
     this.#failure = cause;
     this.#cancelTimer?.();
     this.#request.signal.removeEventListener('abort', this.#leave);
-    this.#reject(isPeerDistError(cause) ? cause : unreachable(cause));
+    this.#reject(isPeerDistError(cause) ? cause : unreachable('the origin', cause));
     // What has come whole is the client's, whatever follows it: Node would drop it together with the request.
     if (this.#incoming?.complete !== true) this.#upstream?.destroy();
     if (this.#incoming !== undefined && !this.#incoming.complete) this.#incoming.destroy(cause as Error);
@@ -289,8 +290,4 @@ class OutgoingRequest extends Readable {
 
 function isRepeatable({ body, method }: ProxyRequest): boolean {
   return body === null && REPEATABLE.has(method);
-}
-
-function unreachable(cause: unknown): PeerDistError {
-  return new PeerDistError('ERR_PEERDIST_ORIGIN_UNREACHABLE', 'the origin cannot be reached', { cause });
 }

@@ -9,7 +9,7 @@ import { endToEndFields, listMembers } from '../../lib/http/index.ts';
 import { type ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
 import { checkVisible, type DestinationRule, openConnection } from './access.ts';
-import { errorResponse } from './errors.ts';
+import { errorResponse, unreachable } from './errors.ts';
 import type { ResolvedTimeouts } from './options.ts';
 import { sendResponse } from './respond.ts';
 import type { Upstream } from './upstream.ts';
@@ -78,7 +78,7 @@ export async function connectTunnel(
     link.tunnel(far, client.signal),
   );
   const early = client.claim();
-  client.socket.write(`HTTP/1.1 200 Connection Established\r\nVia: 1.1 ${context.viaName}\r\n\r\n`);
+  client.socket.write(establishedHead(context.viaName));
   await exchange(client.socket, upstream, { toUpstream: early }, context);
   return 200;
 }
@@ -173,10 +173,10 @@ function handshake(
     };
     outgoing.once('response', (head) => settle({ head }));
     outgoing.once('upgrade', (head, _socket, first) => settle({ head, first }));
-    outgoing.once('error', (error) => reject(unreachable(error)));
+    outgoing.once('error', (error) => reject(unreached(error)));
     outgoing.once('close', () => {
       clearTimeout(late);
-      reject(unreachable(undefined));
+      reject(unreached(undefined));
     });
     outgoing.end();
   });
@@ -219,8 +219,8 @@ async function openDirect(
       ),
     );
     upstream.once(target.scheme === 'https' ? 'secureConnect' : 'connect', () => resolve());
-    upstream.once('error', (error) => reject(unreachable(error)));
-    upstream.once('close', () => reject(unreachable(undefined)));
+    upstream.once('error', (error) => reject(unreached(error)));
+    upstream.once('close', () => reject(unreached(undefined)));
   });
   upstream.removeAllListeners('timeout');
   return upstream;
@@ -261,9 +261,13 @@ async function exchange(
   }
 }
 
-function unreachable(cause: unknown): PeerDistError {
-  if (isPeerDistError(cause)) return cause;
-  return new PeerDistError('ERR_PEERDIST_ORIGIN_UNREACHABLE', 'the destination cannot be reached', { cause });
+function unreached(cause: unknown): PeerDistError {
+  return isPeerDistError(cause) ? cause : unreachable('the destination', cause);
+}
+
+/** The answer to a CONNECT, behind which the client may begin. */
+export function establishedHead(viaName: string): string {
+  return `HTTP/1.1 200 Connection Established\r\nVia: 1.1 ${viaName}\r\n\r\n`;
 }
 
 /** The 101 with its end-to-end fields; lines are rebuilt, so nothing the origin sent can start a second head. */

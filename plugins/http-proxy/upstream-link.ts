@@ -4,7 +4,7 @@ import { connect, isIP, type Socket } from 'node:net';
 import { connect as tlsConnect, type TLSSocket } from 'node:tls';
 import type { Clock } from '../../lib/clock.ts';
 import { isPeerDistError, PeerDistAbortError, PeerDistError } from '../../lib/errors.ts';
-import { KEPT_CONNECTIONS } from './access.ts';
+import { KEPT_CONNECTIONS, verified } from './access.ts';
 
 /** Milliseconds to a connection to the upstream proxy, TLS included: it is a neighbour or on a link of our own. Policy, not protocol. */
 export const UPSTREAM_CONNECT_MS = 3_000;
@@ -170,7 +170,7 @@ export class UpstreamLink {
       socket: tunnel,
       host: end.hostname,
       ...(isIP(end.hostname) === 0 ? { servername: end.hostname } : {}),
-      ...(originCa === undefined ? {} : { ca: originCa }),
+      ...verified(originCa),
     });
     try {
       await opened(socket, 'secureConnect', signal);

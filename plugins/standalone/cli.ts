@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { isPeerDistError } from '../../lib/errors.ts';
+import { addCaCommand } from './commands/ca-commands.ts';
 import { addCacheCommand } from './commands/cache-commands.ts';
 import { addCompletionCommand } from './commands/completion-command.ts';
 import { addCheckConfigCommand } from './commands/check-config-command.ts';
@@ -65,6 +66,7 @@ export async function runCommand(
   addPublishCommand(program, terminal, exit);
   addExportCommand(program, terminal, exit);
   addSecretCommand(program, terminal);
+  addCaCommand(program, terminal);
   addCacheCommand(program, terminal, exit);
   addHashCommand(program, terminal);
   addInspectCommand(program, terminal);

@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { networkInterfaces, platform } from 'node:os';
+import { createServer as createTlsServer, type TlsOptions } from 'node:tls';
 import { Kit } from '../../lib/kit/index.ts';
 import type { Observation } from '../../lib/observer.ts';
 import { createProxyServer, HttpProxyHost, type HttpProxyHostOptions } from '../../plugins/http-proxy/index.ts';
@@ -157,10 +158,15 @@ export class RawClient {
 
   static async connect(scope: Scope, port: number, host = '127.0.0.1'): Promise<RawClient> {
     const socket = connect({ port, host, noDelay: true });
-    scope.teardown(() => socket.destroy());
-    const client = new RawClient(socket);
+    const client = RawClient.over(scope, socket);
     await once(socket, 'connect');
     return client;
+  }
+
+  /** On a connection that somebody else makes. */
+  static over(scope: Scope, socket: Socket): RawClient {
+    scope.teardown(() => socket.destroy());
+    return new RawClient(socket);
   }
 
   /** Text goes out as latin1, so that any byte can be written. */
@@ -286,6 +292,8 @@ export interface RecordingOriginOptions {
   readonly onHead?: ((request: SeenRequest, socket: Socket) => void) | undefined;
   /** Called with each whole request. @default answers 200 and `ok` */
   readonly answer?: ((request: SeenRequest, socket: Socket) => void) | undefined;
+  /** Certificate and key, where it speaks TLS. */
+  readonly tls?: TlsOptions | undefined;
 }
 
 /**
@@ -305,7 +313,11 @@ export class RecordingOrigin {
 
   static async listen(scope: Scope, options: RecordingOriginOptions = {}, address?: string): Promise<RecordingOrigin> {
     const origin = new RecordingOrigin(options);
-    const server = createServer({ noDelay: true }, (socket) => origin.#read(socket));
+    const server =
+      options.tls === undefined
+        ? createServer({ noDelay: true }, (socket) => origin.#read(socket))
+        : createTlsServer(options.tls, (socket) => origin.#read(socket));
+    server.on('tlsClientError', () => {});
     origin.port = await listen(scope, server, address);
     return origin;
   }

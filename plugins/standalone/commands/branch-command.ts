@@ -2,6 +2,12 @@
 import { Command } from 'commander';
 import type { CipherName } from '../../../lib/crypto/index.ts';
 import { PeerDistError } from '../../../lib/errors.ts';
+import {
+  addInterceptOptions,
+  checkIntercept,
+  type InterceptValues,
+  openInterceptor,
+} from '../options/intercept-options.ts';
 import { addPeerOptions, neighbourhoodOptions, type PeerValues } from '../options/peer-options.ts';
 import {
   addForwardOptions,
@@ -24,7 +30,7 @@ import { startBranch } from '../roles/roles.ts';
 import { runRole } from '../roles/run-role.ts';
 import type { RoleDefinition } from './role-command.ts';
 
-interface BranchValues extends ProxyValues, PeerValues, ForwardValues, UpstreamValues {
+interface BranchValues extends ProxyValues, PeerValues, ForwardValues, UpstreamValues, InterceptValues {
   readonly pendingSize: number;
   readonly cdnCacheControl?: true;
   readonly contentInfo: 1 | 2;
@@ -52,7 +58,7 @@ export const branchRole: RoleDefinition<BranchValues> = {
         ),
       );
     addUpstreamOptions(addForwardOptions(command));
-    return addPeerOptions(command)
+    return addPeerOptions(addInterceptOptions(command))
       .addOption(setting('--peer-listen <host:port>', 'where peers get blocks', ADDRESS, '[::]:8008'))
       .addOption(
         list('--allow-peer <network>', "who may get blocks besides this machine's own subnets (repeatable)", NETWORK),
@@ -73,6 +79,7 @@ export const branchRole: RoleDefinition<BranchValues> = {
   check(values) {
     checkProxy(branchOptions(values));
     if (values.upstream !== undefined) assertElsewhere('--upstream', values.upstream, values.listen);
+    checkIntercept(values);
     if (values.discoveryInterface !== undefined && (!values.peers || values.discovery === false))
       throw new PeerDistError(
         'ERR_PEERDIST_INVALID_OPTION',
@@ -84,8 +91,11 @@ export const branchRole: RoleDefinition<BranchValues> = {
     await runRole(terminal, exit, {
       role: 'branch',
       values,
-      start: (own, common, _secrets, member) =>
-        startBranch({ ...branchOptions(own), ...common, neighbourhood: branchNeighbourhood(own, common.warn) }, member),
+      start: async (own, common, _secrets, member) => {
+        const intercept = await openInterceptor(own, common.warn);
+        const neighbourhood = branchNeighbourhood(own, common.warn);
+        return startBranch({ ...branchOptions(own), ...common, intercept, neighbourhood }, member);
+      },
       lead: (plan) => leadBranch(plan, branchNeighbourhood(values, plan.warn)),
       reread,
     });

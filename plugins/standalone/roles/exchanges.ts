@@ -127,8 +127,9 @@ class Following implements ExchangeWatcher {
  * What was asked for, without query, fragment and user, in characters that do nothing to a terminal and need no escape in JSON. A path gets the
  * host it was sent to.
  */
-export function printableUrl({ url = '', method, headers }: IncomingMessage): string {
-  const whole = url.startsWith('/') && method !== 'CONNECT' ? `http://${headers.host ?? ''}${url}` : url;
+export function printableUrl({ url = '', method, headers, socket }: IncomingMessage): string {
+  const scheme = 'encrypted' in socket ? 'https' : 'http';
+  const whole = url.startsWith('/') && method !== 'CONNECT' ? `${scheme}://${headers.host ?? ''}${url}` : url;
   return whole
     .replace(/[?#].*$/s, '')
     .replace(/^([a-z][a-z\d+.-]*:\/\/|(?!\/))[^/]*@/i, '$1')

@@ -47,6 +47,8 @@ export class Connections {
     server.on(server instanceof TlsServer ? 'secureConnection' : 'connection', (socket: Socket) => {
       this.#busy.set(socket, 0);
       socket.once('close', () => this.#busy.delete(socket));
+      // One whose client shook hands within a tunnel, and had not yet asked for anything.
+      if (this.#closing) socket.destroy();
     });
     if (server instanceof TlsServer)
       server.on('connection', (socket: Socket) => {
