@@ -1,10 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Duplex } from 'node:stream';
 import { type Clock, systemClock } from '../../lib/clock.ts';
 import { PeerDistError } from '../../lib/errors.ts';
-import { fieldValue, listMembers } from '../../lib/http/index.ts';
 import type { Next } from '../../lib/kit/index.ts';
 import { ignoreObservations, type Observer } from '../../lib/observer.ts';
 import {
@@ -14,29 +12,20 @@ import {
   DestinationRule,
   isLoopback,
   networkSet,
-  plainAddress,
   PRIVATE_NETWORKS,
 } from './access.ts';
 import { Departure } from './departure.ts';
-import { badRequest, errorResponse } from './errors.ts';
+import { errorResponse } from './errors.ts';
 import { Exchange, type ExchangeWatch } from './exchange.ts';
-import { checkLoop, type IncomingRules, readHost, readRequest } from './incoming.ts';
+import { Handover } from './handover.ts';
+import { type IncomingRules, readRequest } from './incoming.ts';
 import { Interception } from './intercept.ts';
-import {
-  connectTarget,
-  type HttpProxyHostOptions,
-  parseAuthority,
-  parseOrigin,
-  type ResolvedTimeouts,
-  resolveTimeouts,
-} from './options.ts';
+import { type HttpProxyHostOptions, parseOrigin, type ResolvedTimeouts, resolveTimeouts } from './options.ts';
 import { interimWriter } from './interim.ts';
 import { createListener, isCertified, type TlsIdentity } from './listener.ts';
 import { Outgoing } from './outgoing.ts';
 import { sendResponse } from './respond.ts';
-import { answerOnSocket, connectTunnel, refuse, type TunnelContext, upgradeTunnel } from './tunnel.ts';
 import { Upstream } from './upstream.ts';
-import { isAnswering, WaitingClient } from './waiting-client.ts';
 
 /** Status of an exchange whose client left before there was one, as nginx logs it. */
 const CLIENT_GONE = 499;
@@ -50,14 +39,13 @@ export class HttpProxyHost {
   readonly #clock: Clock;
   readonly #rules: IncomingRules;
   #allowedClients: { has(address: string): boolean } | undefined;
-  readonly #connectPorts: ReadonlySet<number>;
   readonly #destinationRule: DestinationRule | undefined;
   readonly #openAgents: Agents;
   readonly #guardedAgents: Agents;
   readonly #upstream: Upstream | undefined;
   readonly #servers = new Set<Server>();
-  readonly #tunnel: TunnelContext;
   readonly #interception: Interception | undefined;
+  readonly #handover: Handover;
   readonly #chain: Next;
   readonly #watch: ExchangeWatch | undefined;
 
@@ -79,7 +67,6 @@ export class HttpProxyHost {
       isTrustedPeer: (address) => trusted.has(address),
     };
     this.allowClients(options.allowClients);
-    this.#connectPorts = new Set(options.connectPorts ?? [443]);
     // A fixed origin was chosen by the administrator, so nobody can be sent elsewhere.
     this.#destinationRule =
       origin === undefined
@@ -108,16 +95,24 @@ export class HttpProxyHost {
       observer: this.#observer,
     });
     this.#chain = options.kit.through((request) => outgoing.send(request));
-    this.#tunnel = {
-      timeouts: this.#timeouts,
-      observer: this.#observer,
-      viaName,
-      originCa,
-      ruleFor,
-      upstream: this.#upstream,
-    };
     const interceptor = options.intercept;
     this.#interception = interceptor && new Interception({ interceptor, rules: this.#rules, clock });
+    this.#handover = new Handover({
+      admit: (message) => this.#admit(message),
+      begin: (message) => this.#begin(message),
+      rulesFor: (message) => this.#rulesFor(message),
+      chain: this.#chain,
+      connectPorts: new Set(options.connectPorts ?? [443]),
+      interception: this.#interception,
+      tunnel: {
+        timeouts: this.#timeouts,
+        observer: this.#observer,
+        viaName,
+        originCa,
+        ruleFor,
+        upstream: this.#upstream,
+      },
+    });
   }
 
   /** A server with this host on it, not listening yet. With `tls` it speaks HTTPS. */
@@ -130,24 +125,7 @@ export class HttpProxyHost {
   /** Puts the host on a server somebody else made. */
   attach(server: Server): void {
     server.on('request', (message, client) => this.handle(message, client));
-    const takeOver =
-      (tunnel: (message: IncomingMessage, socket: Duplex, head: Buffer) => Promise<void>) =>
-      (message: IncomingMessage, socket: Duplex, head: Buffer): void => {
-        // Behind an answer that is still being written there is no room for another one, nor for a tunnel.
-        if (isAnswering(socket)) {
-          socket.on('error', ignore).destroy();
-          return;
-        }
-        tunnel(message, socket, head).catch(() => socket.destroy());
-      };
-    server.on(
-      'upgrade',
-      takeOver((message, socket, head) => this.#upgrade(message, socket, head)),
-    );
-    server.on(
-      'connect',
-      takeOver((message, socket, head) => this.#connect(message, socket, head, server)),
-    );
+    this.#handover.attach(server);
     this.shelter(server);
   }
 
@@ -241,59 +219,6 @@ export class HttpProxyHost {
     }
   }
 
-  async #connect(message: IncomingMessage, socket: Duplex, head: Buffer, server: Server): Promise<void> {
-    const client = new WaitingClient(socket, head);
-    const exchange = this.#begin(message);
-    try {
-      this.#admit(message);
-      if (this.#rulesFor(message).origin !== undefined) throw badRequest('CONNECT is for a forward proxy');
-      readHost(message);
-      const via = fieldValue(message.headers, 'via');
-      checkLoop(via, this.#rules.viaName);
-      const { hostname, port } = parseAuthority(message.url ?? '') ?? {};
-      if (hostname === undefined || port === undefined || port === 0) throw badRequest('malformed CONNECT target');
-      if (!this.#connectPorts.has(port)) {
-        throw new PeerDistError('ERR_PEERDIST_DESTINATION_FORBIDDEN', `CONNECT to port ${port} is not allowed`);
-      }
-      const address = plainAddress(message.socket.remoteAddress);
-      if (this.#interception?.isListed(hostname) === true) {
-        const rule = this.#tunnel.ruleFor(address);
-        const failure = await this.#interception.accept(server, client, { hostname, port }, rule);
-        return exchange.endIntercepted(failure);
-      }
-      const tunnel = this.#observedBy(exchange);
-      const target = { scheme: 'http', hostname, port } as const;
-      return exchange.endTunnel(await connectTunnel(target, { address, via }, client, tunnel));
-    } catch (error) {
-      exchange.fails(error);
-      return exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
-    }
-  }
-
-  async #upgrade(message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    const client = new WaitingClient(socket, head);
-    const exchange = this.#begin(message);
-    try {
-      this.#admit(message);
-      const rules = this.#rulesFor(message);
-      const request = readRequest(message, rules, () => client.signal, exchange.watcher);
-      // Node has let go of the socket, so a body could not be told from what follows it.
-      if (request.body !== null) throw badRequest('a body together with Upgrade');
-      if (listMembers(message.headers.upgrade).includes('websocket')) {
-        const { scheme } = request;
-        const target = { scheme, ...connectTarget(rules.origin?.authority ?? request.authority, scheme) };
-        const tunnel = this.#observedBy(exchange);
-        return exchange.endTunnel(await upgradeTunnel(message, request, target, client, tunnel));
-      }
-      // Any other protocol is politely ignored (RFC 9110 7.8), but this is the connection's last answer.
-      const response = exchange.answered(await this.#chain(request));
-      return exchange.endTunnel(await answerOnSocket(message, client, response, this.#tunnel));
-    } catch (error) {
-      exchange.fails(error);
-      return exchange.endTunnel(await refuse(message, client, error, this.#tunnel));
-    }
-  }
-
   /** @throws {@link PeerDistError} `ERR_PEERDIST_BAD_REQUEST` for a request on a connection that is for another host */
   #rulesFor(message: IncomingMessage): IncomingRules {
     return this.#interception?.rulesFor(message) ?? this.#rules;
@@ -301,19 +226,6 @@ export class HttpProxyHost {
 
   #begin(message: IncomingMessage): Exchange {
     return new Exchange(message, { observer: this.#observer, clock: this.#clock, watch: this.#watch });
-  }
-
-  /** What a tunnel is made with: its bytes are told to whoever follows the exchange too. */
-  #observedBy({ watcher }: Exchange): TunnelContext {
-    const { observer } = this.#tunnel;
-    if (watcher === undefined) return this.#tunnel;
-    return {
-      ...this.#tunnel,
-      observer: (observation) => {
-        observer(observation);
-        watcher.observe(observation);
-      },
-    };
   }
 
   #admit(message: IncomingMessage): void {
