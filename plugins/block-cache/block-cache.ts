@@ -15,7 +15,7 @@ import type { CachedResource } from './cached-resource.ts';
 import { Catalogue } from './catalogue.ts';
 import { CodedAnswers } from './coded-answers.ts';
 import { countPlain } from './count.ts';
-import { Flights } from './flights.ts';
+import { Flights, Leash } from './flights.ts';
 import { Gaps } from './gaps.ts';
 import { invalidatedKeys } from './invalidation.ts';
 import { Keeper } from './keeper.ts';
@@ -84,12 +84,13 @@ class BlockCache {
   handle(request: ProxyRequest, next: Next): Promise<ProxyResponse> {
     const { method, headers } = request;
     if ((method !== 'GET' && method !== 'HEAD') || request.body !== null) return this.#passUncached(request, next);
-    if (headers['x-p2p-peerdist'] !== undefined && negotiate(headers).kind !== 'identity')
-      return this.#passCoded(request, next);
+    const readsCoded = headers['x-p2p-peerdist'] !== undefined && negotiate(headers).kind !== 'identity';
     const resource = this.#catalogue.find(request);
-    return resource instanceof Promise
-      ? resource.then((found) => this.#answer(request, next, found))
-      : this.#answer(request, next, resource);
+    const answer = (found: CachedResource | undefined): Promise<ProxyResponse> =>
+      readsCoded && found?.isPlain !== true
+        ? this.#passCoded(request, next, found === undefined)
+        : this.#answer(request, next, found);
+    return resource instanceof Promise ? resource.then(answer) : answer(resource);
   }
 
   #answer(request: ProxyRequest, next: Next, resource: CachedResource | undefined): Promise<ProxyResponse> {
@@ -206,10 +207,17 @@ class BlockCache {
     return countPlain(withCacheStatus(response, 'fwd=method'), request.observedBy(this.#observer), 'plain');
   }
 
-  /** A client that speaks the coding itself gets it, as the origin sent it. */
-  async #passCoded(request: ProxyRequest, next: Next): Promise<ProxyResponse> {
+  /**
+   * A client that speaks the coding itself gets it, as the origin sent it.
+   *
+   * @param isUnknown whether nothing is known of the resource: then it may turn out to be one of an origin that describes nothing
+   */
+  async #passCoded(request: ProxyRequest, next: Next, isUnknown: boolean): Promise<ProxyResponse> {
     request.report(this.#observer, { type: 'lookup', result: 'bypass' });
-    const response = await next(request);
+    const leash = new Leash(request.signal);
+    const response = await next(request.with({ signal: leash.signal }));
+    const taken = isUnknown && request.method === 'GET' ? this.#origin.take(request, next, response, leash) : undefined;
+    if (taken !== undefined) return taken;
     const kind = isCoded(response)
       ? 'content_information'
       : negotiate(request.headers).kind === 'missing-data'

@@ -39,6 +39,8 @@ export interface CachedResourceParts {
   readonly freshness: Freshness;
   /** Bytes of the content; undefined until a body without a length has come. */
   readonly length: number | undefined;
+  /** True for what comes of an origin that knows nothing of content information: clients who do get it plain too. */
+  readonly isPlain: boolean;
 }
 
 /** Of a resource beside content information and head. */
@@ -60,6 +62,7 @@ export class CachedResource {
   readonly status: number;
   readonly statusText: string | undefined;
   readonly validators: Validators;
+  readonly isPlain: boolean;
   /** Bytes on their way. */
   readonly transfers = new Set<Transfer>();
   /** Fields to answer with; those of a 304 replace them. */
@@ -86,6 +89,7 @@ export class CachedResource {
     this.head = parts.head;
     this.freshness = parts.freshness;
     this.length = parts.length;
+    this.isPlain = parts.isPlain;
   }
 
   get parts(): readonly ContentPart[] {
@@ -260,16 +264,19 @@ export interface KeptResource {
   readonly contentLength: number;
   readonly head: HeaderFields;
   readonly rules: FreshnessRules;
+  readonly isPlain: boolean;
   readonly parts: readonly { readonly informationName: string; readonly base: number; readonly isPrivate: boolean }[];
 }
 
-export function encodeResource({ status, statusText, length = 0, head, freshness, parts }: CachedResource): Uint8Array {
+export function encodeResource(resource: CachedResource): Uint8Array {
+  const { status, statusText, length = 0, head, freshness, isPlain, parts } = resource;
   const kept: KeptResource = {
     status,
     statusText,
     contentLength: length,
     head,
     rules: freshness.rules,
+    isPlain,
     parts: parts.map(({ informationName, base, isPrivate }) => ({ informationName, base, isPrivate })),
   };
   return Buffer.from(JSON.stringify(kept));
@@ -290,7 +297,7 @@ export async function decodeResource(
   bytes: Uint8Array,
   { peerdist, records, clock }: { peerdist: PeerDist; records: RecordStore; clock: Clock },
 ): Promise<CachedResource | undefined> {
-  const { status, statusText, contentLength, head, rules, parts } = parseKeptResource(bytes);
+  const { status, statusText, contentLength, head, rules, isPlain, parts } = parseKeptResource(bytes);
   const resource = new CachedResource({
     status,
     statusText,
@@ -298,6 +305,7 @@ export async function decodeResource(
     head: cachedHead(head),
     freshness: new Freshness(rules, clock),
     length: contentLength,
+    isPlain,
   });
   try {
     for (const { informationName, base, isPrivate } of parts) {

@@ -142,6 +142,7 @@ export class CodedAnswers {
         head: cachedHead(response.headers),
         freshness: Freshness.of(request, { headers: response.headers }, judging),
         length,
+        isPlain: false,
       });
       resource.addPart(part, encoded);
       observer({ type: 'content_information', result: 'received' });

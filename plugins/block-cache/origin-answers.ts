@@ -130,6 +130,26 @@ export class OriginAnswers {
     return serving.passPlain(request, response, status);
   }
 
+  /**
+   * What the origin has answered to a client that reads content information itself: kept where it is plain all the same.
+   *
+   * @returns undefined when it is not to be kept; it is then untouched
+   */
+  take(request: ProxyRequest, next: Next, response: ProxyResponse, leash: Leash): Promise<ProxyResponse> | undefined {
+    if (isCoded(response) || knowsPeerDist(response)) return undefined;
+    const askedAt = this.#components.clock.now();
+    const question = {
+      request,
+      next,
+      stale: undefined,
+      landed: () => {},
+      status: 'fwd=uri-miss',
+      askedAt,
+      leash,
+    } as const;
+    return this.#receivePlain(question, response);
+  }
+
   /** What is stale, where that is better than no answer or an error (RFC 9111 4.2.4, RFC 5861 4). */
   #insteadOfError({ request, next, stale }: Question, isDisconnected: boolean): Promise<ProxyResponse> | undefined {
     if (stale === undefined || (stale.whole === undefined && stale.length !== 0)) return undefined;
@@ -251,11 +271,12 @@ export class OriginAnswers {
 
 /** What is known of an answer whose content is about to come; the caller holds it. */
 function resourceOf(
-  { status, statusText, headers }: ProxyResponse,
+  response: ProxyResponse,
   freshness: Freshness,
   length: number | undefined,
   clock: Clock,
 ): CachedResource {
+  const { status, statusText, headers } = response;
   const head = {
     ...cachedHead(headers),
     // Who has a clock dates what comes undated (RFC 9110 6.6.1).
@@ -271,6 +292,7 @@ function resourceOf(
     head,
     freshness,
     length,
+    isPlain: !knowsPeerDist(response),
   });
 }
 

@@ -472,6 +472,24 @@ await t.test('clients that speak peerdist get it through the branch', async (tes
 
 // --- What goes over the WAN ----------------------------------------------------------------------------------------------------------
 
+await t.test(
+  'clients that speak peerdist, and an origin that does not: its plain content is theirs too',
+  async (test) => {
+    const origin = await Origin.start(test, {
+      '/f': { body: FILE, etag: '"f"', headers: { 'cache-control': 'max-age=60' } },
+    });
+    const branch = await startBranch(test);
+    const url = `${origin.url}/f`;
+    isWhole(test, await ask(branch.port, url, { fields: V2_REQUEST }), FILE, 'cold');
+    await branch.remembered();
+    const again = await ask(branch.port, url, { fields: V2_REQUEST });
+    isWhole(test, again, FILE, 'warm');
+    test.equal(status(again), 'peerdist; hit');
+    isWhole(test, await ask(branch.port, url), FILE, 'for others too');
+    test.equal(origin.bodies('/f').length, 1);
+  },
+);
+
 await t.test('a warm reverse and a cold branch: only what is asked for, and only once', async (test) => {
   for (const maxContentInformationVersion of [1, 2] as const) {
     const all = await chain(
