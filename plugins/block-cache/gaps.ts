@@ -12,7 +12,7 @@ import { askForContentInformation, isCoded, ownRequest } from './upstream.ts';
 
 /** Gaps are fetched to such edges, so that neighbours do not ask for the rest of each other's blocks. Policy, not protocol. */
 const BLOCK_BYTES = 64 * 1024;
-/** What is fetched ahead of a client that goes on where it stopped: it doubles from the one to the other. Policy, not protocol. */
+/** What is fetched ahead of a client that goes on where it stopped: as much as it has read in a row, within these. Policy, not protocol. */
 const MIN_AHEAD_BYTES = 256 * 1024;
 const MAX_AHEAD_BYTES = 8 * 1024 * 1024;
 /** Places where clients have stopped, remembered for one content. */
@@ -32,10 +32,18 @@ export interface Wanted {
   readonly end: number;
 }
 
+/** Where a client has stopped. */
+interface Cursor {
+  /** Bytes it has read in a row up to there. */
+  readonly readBytes: number;
+  /** Bytes that are fetched ahead of it from there. */
+  readonly aheadBytes: number;
+}
+
 /** How clients go through one content. */
 interface Course {
-  /** Where a client has stopped, and how many bytes are fetched ahead of it from there. */
-  readonly cursors: Map<number, number>;
+  /** By position. */
+  readonly cursors: Map<number, Cursor>;
   /** Gaps being asked for. */
   readonly asked: Set<{ readonly range: ByteRange; readonly answered: Promise<unknown> }>;
 }
@@ -53,10 +61,9 @@ export class Gaps {
     const { cursors } = this.#courseOf(resource);
     const before = cursors.get(range.offset);
     cursors.delete(range.offset);
-    cursors.set(
-      rangeEnd(range),
-      before === undefined ? 0 : Math.min(MAX_AHEAD_BYTES, Math.max(MIN_AHEAD_BYTES, 2 * before)),
-    );
+    const readBytes = (before?.readBytes ?? 0) + range.length;
+    const aheadBytes = before === undefined ? 0 : Math.min(MAX_AHEAD_BYTES, Math.max(MIN_AHEAD_BYTES, readBytes));
+    cursors.set(rangeEnd(range), { readBytes, aheadBytes });
     if (cursors.size > MAX_CURSORS) cursors.delete(cursors.keys().next().value as number);
   }
 
@@ -78,7 +85,7 @@ export class Gaps {
       await answered.catch(() => {});
       return undefined;
     }
-    const range = gapAround(resource, wanted, cursors.get(wanted.end) ?? 0);
+    const range = gapAround(resource, wanted, cursors.get(wanted.end)?.aheadBytes ?? 0);
     const answered = this.#ask(resource, request, next, range, wanted);
     const question = { range, answered };
     asked.add(question);
