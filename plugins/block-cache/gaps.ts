@@ -7,6 +7,7 @@ import type { Next, ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { CachedResource } from './cached-resource.ts';
 import { Leash } from './flights.ts';
+import { Freshness, type JudgingOptions } from './freshness.ts';
 import type { Keeper } from './keeper.ts';
 import { askForContentInformation, isCoded, ownRequest } from './upstream.ts';
 
@@ -23,6 +24,7 @@ export interface GapsComponents {
   readonly maxContentInformationVersion: 1 | 2;
   /** Puts content information that came instead of bytes into the resource. */
   readonly adopt: (resource: CachedResource, request: ProxyRequest, response: ProxyResponse) => Promise<void>;
+  readonly judging: JudgingOptions;
   readonly observer: Observer;
 }
 
@@ -45,7 +47,7 @@ interface Course {
   /** By position. */
   readonly cursors: Map<number, Cursor>;
   /** Gaps being asked for. */
-  readonly asked: Set<{ readonly range: ByteRange; readonly answered: Promise<unknown> }>;
+  readonly asked: Set<{ readonly range: ByteRange; readonly answered: Promise<Readable | undefined> }>;
 }
 
 export class Gaps {
@@ -70,7 +72,7 @@ export class Gaps {
   /**
    * Begins to bring the byte at `wanted.offset` and what is missing behind it: afterwards the resource has it, or one of its transfers.
    *
-   * @returns bytes from that one on for this reader alone, where there is no memory to share them; else undefined
+   * @returns bytes from that one on for this reader alone, where they may not be kept or there is no memory for it; else undefined
    * @throws {@link PeerDistError} `ERR_PEERDIST_ORIGIN_CHANGED`, `ERR_PEERDIST_ORIGIN_PROTOCOL`, and what `next` throws
    */
   async fetch(
@@ -82,8 +84,10 @@ export class Gaps {
     const { asked, cursors } = this.#courseOf(resource);
     for (const { range, answered } of asked) {
       if (wanted.offset < range.offset || wanted.offset >= rangeEnd(range)) continue;
-      await answered.catch(() => {});
-      return undefined;
+      const alone = await answered.catch(() => undefined);
+      if (alone === undefined) return undefined;
+      // Those bytes are for who asked for them. Everybody else asks at once, not one behind the other.
+      break;
     }
     const range = gapAround(resource, wanted, cursors.get(wanted.end)?.aheadBytes ?? 0);
     const answered = this.#ask(resource, request, next, range, wanted);
@@ -103,7 +107,7 @@ export class Gaps {
     range: ByteRange,
     wanted: Wanted,
   ): Promise<Readable | undefined> {
-    const { keeper, maxContentInformationVersion, adopt } = this.#components;
+    const { keeper, judging, maxContentInformationVersion, adopt } = this.#components;
     if (!resource.isCombinable)
       throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'this content cannot be put together of parts');
     const leash = new Leash(request.signal);
@@ -131,7 +135,8 @@ export class Gaps {
       response.discard();
       return undefined;
     }
-    if (keeper.record(resource, request, response, got)) {
+    const { isStorable } = Freshness.of(request, { headers: response.headers }, judging);
+    if (isStorable && keeper.record(resource, request, response, got)) {
       // Whoever was to bring these bytes later on need not do so.
       earlier?.endAt(got.offset);
       leash.release();
