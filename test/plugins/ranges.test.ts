@@ -82,6 +82,9 @@ const FORMS: readonly Form[] = [
   form('overlapping', 'bytes=0-99,50-149', 206, [[0, 149]]),
   form('descending', 'bytes=200000-200009, 0-9', 206, [[200_000, 200_009], [0, 9]]), // prettier-ignore
   form('one of several outside', `bytes=5-9,${SIZE}-`, 206, [[5, 9]]),
+  form('the first of several outside', `bytes=${SIZE}-,5-9`, 206, [[5, 9]]),
+  form('all but a suffix outside', `bytes=${SIZE}-,-5`, 206, [[SIZE - 5, LAST]]),
+  form('all but a zero suffix outside', `bytes=-0,${SIZE}-`, 416),
   form('all of several outside', `bytes=${SIZE}-,999999-9999999,-0`, 416),
   form('one of several is none', 'bytes=0-9,9-5', 200, WHOLE),
   form('If-Range: the tag', 'bytes=10-19', 206, [[10, 19]], { 'If-Range': TAG }),
@@ -140,6 +143,20 @@ function isRight(test: Test, { what, method = 'GET', status, spans }: Form, answ
   test.same(seen, expected, `${where}: ${what}`);
 }
 
+/** The very bytes that were asked for. */
+function isPiece(answer: Answer, body: Uint8Array, first: number, last: number): boolean {
+  return (
+    answer.status === 206 &&
+    answer.complete &&
+    answer.headers['content-range'] === `bytes ${first}-${last}/${body.byteLength}` &&
+    same(answer.body, body.subarray(first, last + 1))
+  );
+}
+
+const isWhole = (answer: Answer, body: Uint8Array): boolean =>
+  answer.status === 200 && answer.complete && same(answer.body, body);
+
+const WARM: Form = { what: 'warm', fields: {}, status: 200, spans: WHOLE };
 const options = ({ fields, method = 'GET' }: Form): { fields: Fields; method: string } => ({ fields, method });
 const askedBytes = (origin: Origin): number => origin.requests.reduce((sum, { sent }) => sum + sent, 0);
 
@@ -152,7 +169,7 @@ await t.test('forms of Range, where all of the content is here', async (test) =>
   ] as const) {
     const branch = await startBranch(test, { clock: new ManualClock() });
     const get = (each: Form): Promise<Answer> => ask(branch.port, `${source.url}/f`, options(each));
-    await get(form('warm', 'none', 200));
+    await get(WARM);
     await branch.remembered();
     const before = { origin: origin.requests.length, reverse: reverse.received.length };
     for (const each of FORMS) isRight(test, each, await get(each), where);
@@ -227,6 +244,102 @@ await t.test('forms of Range, where the content is on its way', async (test) => 
   test.same(branch.observations.failures, []);
 });
 
+await t.test('forms of Range, where nothing of the content is here, or it has become stale', async (test) => {
+  const origin = await Origin.start(test);
+  for (const [where, isKnown] of [
+    ['cold', false],
+    ['stale', true],
+  ] as const) {
+    const clock = new ManualClock();
+    const branch = await startBranch(test, { clock });
+    for (const [index, each] of FORMS.entries()) {
+      const path = `/${where}${index}`;
+      origin.resources.set(path, PLAIN);
+      const get = (given: Form): Promise<Answer> => ask(branch.port, `${origin.url}${path}`, options(given));
+      if (isKnown) {
+        await get(WARM);
+        await branch.remembered(index * 2 + 1);
+        clock.advance(3_601_000);
+      }
+      isRight(test, each, await get(each), where);
+      if (isKnown) {
+        const [, question] = origin.asked(path);
+        // What the client asks about is for the origin, and HEAD is not kept.
+        const isOurs = each.method === undefined && !/^If-(?:None|Mod)/.test(Object.keys(each.fields)[1] ?? '');
+        if (isOurs)
+          test.match(
+            [question?.headers['if-none-match'], question?.sent],
+            [TAG, 0],
+            `${each.what}: it has not changed`,
+          );
+        await branch.remembered(index * 2 + (isOurs || each.status === 304 ? 2 : 1));
+      }
+      test.equal((await get(WARM)).status, 200);
+    }
+    test.same(branch.observations.failures, []);
+  }
+});
+
+await t.test('a range of what is stale and has changed', async (test) => {
+  const changed = seededBytes(8, SIZE + 5);
+  for (const what of ['whole', 'part'] as const) {
+    const clock = new ManualClock();
+    const origin = await Origin.start(test, { '/f': PLAIN });
+    const branch = await startBranch(test, { clock });
+    const get = (fields: Fields = {}): Promise<Answer> => ask(branch.port, `${origin.url}/f`, { fields });
+    await get(what === 'part' ? { Range: 'bytes=0-99999' } : {});
+    await branch.remembered();
+    clock.advance(3_601_000);
+    origin.resources.set('/f', { ...PLAIN, body: changed, etag: '"g"' });
+    test.ok(isPiece(await get({ Range: 'bytes=1000-1999' }), changed, 1_000, 1_999), `${what}: the new one`);
+    test.ok(isPiece(await get({ Range: 'bytes=1500-199999' }), changed, 1_500, 199_999), `${what}: and more of it`);
+    test.ok(isWhole(await get(), changed), `${what}: and all of it`);
+    test.same(branch.observations.failures, []);
+  }
+});
+
+await t.test('parts that are stale are asked about once, and what is missing is fetched', async (test) => {
+  const clock = new ManualClock();
+  const origin = await Origin.start(test, { '/f': PLAIN });
+  const branch = await startBranch(test, { clock });
+  const get = (fields: Fields = {}): Promise<Answer> => ask(branch.port, `${origin.url}/f`, { fields });
+  await get({ Range: 'bytes=0-99999' });
+  await branch.remembered();
+  clock.advance(3_601_000);
+  test.ok(isWhole(await get(), FILE));
+  test.same(
+    origin.requests.map(({ headers, status, sent }) => [headers['if-none-match'], headers['if-range'], status, sent]),
+    [
+      [undefined, undefined, 206, 100_000],
+      [TAG, undefined, 304, 0],
+      [undefined, TAG, 206, SIZE - 100_000],
+    ],
+  );
+  test.same(branch.observations.failures, []);
+});
+
+await t.test('a part that may not be kept', async (test) => {
+  for (const headers of [{ 'cache-control': 'no-store' }, { 'cache-control': 'private, max-age=60' }]) {
+    const origin = await Origin.start(test, { '/f': PLAIN });
+    const branch = await startBranch(test, { clock: new ManualClock() });
+    const get = (fields: Fields = {}): Promise<Answer> => ask(branch.port, `${origin.url}/f`, { fields });
+    await get({ Range: 'bytes=0-65535' });
+    await branch.remembered();
+    origin.resources.set('/f', { ...PLAIN, headers });
+    const kept = branch.blockStore.bytes;
+    for (const clients of [1, 8]) {
+      const before = askedBytes(origin);
+      const answers = await Promise.all(Array.from({ length: clients }, () => get()));
+      test.equal(answers.filter((answer) => isWhole(answer, FILE)).length, clients, 'is given to who asked');
+      await until(() => origin.requests.every(({ closed }) => closed), 'the origin is at rest');
+      await turns(50);
+      test.ok(askedBytes(origin) - before >= clients * (SIZE - BLOCK), 'by the origin, each time');
+    }
+    test.equal(branch.blockStore.bytes, kept, 'and to nobody else');
+    test.same(branch.observations.failures, []);
+  }
+});
+
 // --- Clients that fetch in pieces ----------------------------------------------------------------------------------------------------
 
 const BIG = seededBytes(11, 8 * MiB);
@@ -258,19 +371,6 @@ async function pieces(
     whole: () => get({}),
   };
 }
-
-/** The very bytes that were asked for. */
-function isPiece(answer: Answer, body: Uint8Array, first: number, last: number): boolean {
-  return (
-    answer.status === 206 &&
-    answer.complete &&
-    answer.headers['content-range'] === `bytes ${first}-${last}/${body.byteLength}` &&
-    same(answer.body, body.subarray(first, last + 1))
-  );
-}
-
-const isWhole = (answer: Answer, body: Uint8Array): boolean =>
-  answer.status === 200 && answer.complete && same(answer.body, body);
 
 /** Everything has come that is going to, and is described. */
 async function quiet({ origin, branch }: Pieces): Promise<void> {
