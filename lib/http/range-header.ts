@@ -3,7 +3,10 @@
  */
 import { type ByteRange, rangeEnd } from '../bytes/index.ts';
 
-/** `undefined` fields stand for an open end (`500-`) or a suffix (`-500`: first undefined). */
+/**
+ * `undefined` fields stand for an open end (`500-`) or a suffix (`-500`: first undefined). What is too large to be counted is the largest number that
+ * can be: it lies behind the end of every content.
+ */
 export interface RangeSpec {
   readonly first: number | undefined;
   readonly last: number | undefined;
@@ -29,15 +32,22 @@ export function parseRange(value: string | undefined, maxRanges = MAX_RANGES): r
     .split(',')
     .map((text) => text.trim())
     .filter((text) => text !== '')) {
-    const bounds = /^(\d{0,15})-(\d{0,15})$/.exec(part);
-    if (bounds === null || specs.length === maxRanges) return undefined;
-    const first = bounds[1] === '' ? undefined : Number(bounds[1]);
-    const last = bounds[2] === '' ? undefined : Number(bounds[2]);
-    if ((first === undefined && last === undefined) || (first !== undefined && last !== undefined && last < first))
-      return undefined;
-    specs.push({ first, last });
+    const [, from, to] = /^(\d*)-(\d*)$/.exec(part) ?? [];
+    if (from === undefined || to === undefined || specs.length === maxRanges) return undefined;
+    if ((from === '' && to === '') || (from !== '' && to !== '' && isLess(to, from))) return undefined;
+    specs.push({ first: position(from), last: position(to) });
   }
   return specs.length === 0 ? undefined : specs;
+}
+
+function position(digits: string): number | undefined {
+  return digits === '' ? undefined : Math.min(Number(digits), Number.MAX_SAFE_INTEGER);
+}
+
+/** Compares numbers of any length. */
+function isLess(a: string, b: string): boolean {
+  const [left, right] = [a.replace(/^0+/, ''), b.replace(/^0+/, '')];
+  return left.length === right.length ? left < right : left.length < right.length;
 }
 
 /**

@@ -63,7 +63,7 @@ class BlockCache {
     const adopt: CodedAnswers['adopt'] = (resource, request, response) => coded.adopt(resource, request, response);
     this.#catalogue = catalogue;
     this.#flights = new Flights(clock);
-    this.#gaps = new Gaps({ ...options, keeper, adopt, observer });
+    this.#gaps = new Gaps({ ...options, keeper, adopt, judging, observer });
     this.#serving = new Serving({ peerdist, catalogue, gaps: this.#gaps, observer, clock });
     this.#origin = new OriginAnswers({
       catalogue,

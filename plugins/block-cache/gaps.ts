@@ -7,12 +7,13 @@ import type { Next, ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { CachedResource } from './cached-resource.ts';
 import { Leash } from './flights.ts';
+import { Freshness, type JudgingOptions } from './freshness.ts';
 import type { Keeper } from './keeper.ts';
 import { askForContentInformation, isCoded, ownRequest } from './upstream.ts';
 
 /** Gaps are fetched to such edges, so that neighbours do not ask for the rest of each other's blocks. Policy, not protocol. */
 const BLOCK_BYTES = 64 * 1024;
-/** What is fetched ahead of a client that goes on where it stopped: it doubles from the one to the other. Policy, not protocol. */
+/** What is fetched ahead of a client that goes on where it stopped: as much as it has read in a row, within these. Policy, not protocol. */
 const MIN_AHEAD_BYTES = 256 * 1024;
 const MAX_AHEAD_BYTES = 8 * 1024 * 1024;
 /** Places where clients have stopped, remembered for one content. */
@@ -23,6 +24,7 @@ export interface GapsComponents {
   readonly maxContentInformationVersion: 1 | 2;
   /** Puts content information that came instead of bytes into the resource. */
   readonly adopt: (resource: CachedResource, request: ProxyRequest, response: ProxyResponse) => Promise<void>;
+  readonly judging: JudgingOptions;
   readonly observer: Observer;
 }
 
@@ -32,12 +34,20 @@ export interface Wanted {
   readonly end: number;
 }
 
+/** Where a client has stopped. */
+interface Cursor {
+  /** Bytes it has read in a row up to there. */
+  readonly readBytes: number;
+  /** Bytes that are fetched ahead of it from there. */
+  readonly aheadBytes: number;
+}
+
 /** How clients go through one content. */
 interface Course {
-  /** Where a client has stopped, and how many bytes are fetched ahead of it from there. */
-  readonly cursors: Map<number, number>;
+  /** By position. */
+  readonly cursors: Map<number, Cursor>;
   /** Gaps being asked for. */
-  readonly asked: Set<{ readonly range: ByteRange; readonly answered: Promise<unknown> }>;
+  readonly asked: Set<{ readonly range: ByteRange; readonly answered: Promise<Readable | undefined> }>;
 }
 
 export class Gaps {
@@ -53,17 +63,16 @@ export class Gaps {
     const { cursors } = this.#courseOf(resource);
     const before = cursors.get(range.offset);
     cursors.delete(range.offset);
-    cursors.set(
-      rangeEnd(range),
-      before === undefined ? 0 : Math.min(MAX_AHEAD_BYTES, Math.max(MIN_AHEAD_BYTES, 2 * before)),
-    );
+    const readBytes = (before?.readBytes ?? 0) + range.length;
+    const aheadBytes = before === undefined ? 0 : Math.min(MAX_AHEAD_BYTES, Math.max(MIN_AHEAD_BYTES, readBytes));
+    cursors.set(rangeEnd(range), { readBytes, aheadBytes });
     if (cursors.size > MAX_CURSORS) cursors.delete(cursors.keys().next().value as number);
   }
 
   /**
    * Begins to bring the byte at `wanted.offset` and what is missing behind it: afterwards the resource has it, or one of its transfers.
    *
-   * @returns bytes from that one on for this reader alone, where there is no memory to share them; else undefined
+   * @returns bytes from that one on for this reader alone, where they may not be kept or there is no memory for it; else undefined
    * @throws {@link PeerDistError} `ERR_PEERDIST_ORIGIN_CHANGED`, `ERR_PEERDIST_ORIGIN_PROTOCOL`, and what `next` throws
    */
   async fetch(
@@ -75,10 +84,12 @@ export class Gaps {
     const { asked, cursors } = this.#courseOf(resource);
     for (const { range, answered } of asked) {
       if (wanted.offset < range.offset || wanted.offset >= rangeEnd(range)) continue;
-      await answered.catch(() => {});
-      return undefined;
+      const alone = await answered.catch(() => undefined);
+      if (alone === undefined) return undefined;
+      // Those bytes are for who asked for them. Everybody else asks at once, not one behind the other.
+      break;
     }
-    const range = gapAround(resource, wanted, cursors.get(wanted.end) ?? 0);
+    const range = gapAround(resource, wanted, cursors.get(wanted.end)?.aheadBytes ?? 0);
     const answered = this.#ask(resource, request, next, range, wanted);
     const question = { range, answered };
     asked.add(question);
@@ -96,7 +107,7 @@ export class Gaps {
     range: ByteRange,
     wanted: Wanted,
   ): Promise<Readable | undefined> {
-    const { keeper, maxContentInformationVersion, adopt } = this.#components;
+    const { keeper, judging, maxContentInformationVersion, adopt } = this.#components;
     if (!resource.isCombinable)
       throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'this content cannot be put together of parts');
     const leash = new Leash(request.signal);
@@ -124,7 +135,8 @@ export class Gaps {
       response.discard();
       return undefined;
     }
-    if (keeper.record(resource, request, response, got)) {
+    const { isStorable } = Freshness.of(request, { headers: response.headers }, judging);
+    if (isStorable && keeper.record(resource, request, response, got)) {
       // Whoever was to bring these bytes later on need not do so.
       earlier?.endAt(got.offset);
       leash.release();

@@ -83,7 +83,7 @@ export class OriginAnswers {
     const status = stale === undefined ? 'fwd=uri-miss' : 'fwd=stale';
     const question: Question = { request, next, stale, landed, status, askedAt: clock.now(), leash };
     const severalRanges = rangeCount(request) > 1;
-    const asked = severalRanges ? firstRangeOnly(request) : request;
+    const asked = severalRanges ? oneRangeOnly(request) : request;
     const { maxContentInformationVersion, hashRequestFirst } = options;
     let ask = askForContentInformation(asked, maxContentInformationVersion, hashRequestFirst).with({
       signal: leash.signal,
@@ -341,10 +341,15 @@ function rangeCount({ headers }: ProxyRequest): number {
   return headers['range'] === undefined ? 0 : (parseRange(fieldValue(headers, 'range'))?.length ?? 0);
 }
 
-/** Several ranges are put together here: the answer to one tells what the others are parts of. */
-function firstRangeOnly(request: ProxyRequest): ProxyRequest {
-  const [first] = parseRange(fieldValue(request.headers, 'range')) ?? [];
-  return request.with({ headers: { ...request.headers, range: first && formatSpec(first) } });
+/**
+ * Several ranges are put together here: the answer to one tells what the others are parts of. It is one that lies inside of the content if any does: a
+ * suffix, or the one that begins first.
+ */
+function oneRangeOnly(request: ProxyRequest): ProxyRequest {
+  const specs = parseRange(fieldValue(request.headers, 'range')) ?? [];
+  const suffix = specs.find(({ first, last }) => first === undefined && last !== 0);
+  const one = suffix ?? specs.toSorted((a, b) => (a.first ?? Infinity) - (b.first ?? Infinity))[0];
+  return request.with({ headers: { ...request.headers, range: one && formatSpec(one) } });
 }
 
 /** An origin that ignored a range sends everything, and so do we. */

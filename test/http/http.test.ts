@@ -95,8 +95,31 @@ await t.test('Range, parsed and resolved', async (test) => {
   ];
   for (const [value, expected, length] of cases) test.equal(ranges(value, length), expected, JSON.stringify(value));
   test.equal(ranges(undefined), 'ignored');
-  // Past 2^53 nothing can be computed: the field is ignored rather than misread.
-  test.equal(ranges('bytes=99999999999999999999-'), 'ignored');
+});
+
+await t.test('Range, numbers that nothing can be computed with are very large ones', async (test) => {
+  const huge = '9'.repeat(20);
+  for (const [value, expected] of [
+    [`bytes=${huge}-`, '416'],
+    [`bytes=${huge}-${huge}`, '416'],
+    [`bytes=5-${huge}`, '5+995'],
+    [`bytes=-${huge}`, '0+1000'],
+    [`bytes=0-9,${huge}-,990-${huge}`, '0+10 990+10'],
+    [`bytes=${huge}-5`, 'ignored'],
+    [`bytes=${huge}-${'9'.repeat(19)}8`, 'ignored'],
+    [`bytes=${'9'.repeat(16)}-${huge}`, '416'],
+    [`bytes=${'9'.repeat(5_000)}-`, '416'],
+    [`bytes=0-${'9'.repeat(5_000)}`, '0+1000'],
+    [`bytes=-${'9'.repeat(5_000)}`, '0+1000'],
+    [`bytes=${'0'.repeat(30)}5-${'0'.repeat(40)}9`, '5+5'],
+    [`bytes=${'0'.repeat(30)}-0`, '0+1'],
+    [`bytes=-${'0'.repeat(30)}`, '416'],
+    ['bytes=9007199254740991-9007199254740993', '416'],
+  ] as const)
+    test.equal(ranges(value), expected, value.length > 60 ? `${value.slice(0, 30)}…` : value);
+  for (const value of [`bytes=${huge}-${huge}`, `bytes=-${huge}`])
+    for (const { first, last } of parseRange(value) ?? [])
+      for (const bound of [first, last]) test.ok(bound === undefined || Number.isSafeInteger(bound), 'and stay exact');
 });
 
 await t.test('Range, as many as the limit and one more', async (test) => {
@@ -387,6 +410,30 @@ await t.test('Vary', async (test) => {
   ];
   test.equal(new Set([base, ...others]).size, 8, 'each of these selects another answer');
   test.equal(key({ 'accept-language': ['de', 'en'] }), key({ 'accept-language': 'de, en' }));
+});
+
+await t.test('Vary: what means the same selects the same', async (test) => {
+  const same: readonly (readonly [name: string, readonly string[]])[] = [
+    ['accept-language', ['de, en;q=0.5', 'de,en;q=0.5', ' DE , EN ; Q=0.5 ', 'en;q=0.5, de']],
+    ['accept-encoding', ['gzip, br', 'br,gzip', 'GZIP,Br']],
+    ['accept-charset', ['utf-8, iso-8859-1;q=0.3', 'iso-8859-1 ;q=0.3,UTF-8']],
+    ['accept', ['text/html, text/plain;q=0.1', 'text/html,text/plain; q=0.1']],
+    ['x-own', ['a, b', 'a,b', ' a ,b ']],
+  ];
+  for (const [name, values] of same)
+    test.equal(new Set(values.map((value) => selectingValues([name], { [name]: value }))).size, 1, `${name} means one`);
+  const different: readonly (readonly [name: string, readonly (string | undefined)[]])[] = [
+    ['accept-language', ['de', 'de;q=0.5', 'de, en', 'de-DE', '', undefined]],
+    ['accept-encoding', ['gzip', 'gzip;q=0', 'identity', '', undefined]],
+    // Order and case mean something where nobody knows better.
+    ['accept', ['text/html, text/plain', 'text/plain, text/html', 'TEXT/HTML, text/plain']],
+    ['x-own', ['a, b', 'b, a', 'A, b', 'ab', '"a, b"', '"a,b"']],
+    ['cookie', ['a=1; b=2', 'b=2; a=1', 'A=1; b=2']],
+  ];
+  for (const [name, values] of different) {
+    const selected = values.map((value) => selectingValues([name], value === undefined ? {} : { [name]: value }));
+    test.equal(new Set(selected).size, values.length, `${name}: each selects another`);
+  }
 });
 
 await t.test('field names that every object has', async (test) => {

@@ -276,7 +276,9 @@ export async function sendFile(
       : /^bytes=(\d*)-(\d*)$/.exec(headers.range ?? '');
   let part = body;
   let range = {};
-  if (wanted !== null) {
+  // The last before the first is no range at all.
+  const isNone = wanted === null || (wanted[1] !== '' && wanted[2] !== '' && Number(wanted[1]) > Number(wanted[2]));
+  if (!isNone) {
     const first = wanted[1] === '' ? Math.max(0, body.byteLength - Number(wanted[2])) : Number(wanted[1]);
     const last =
       wanted[1] === '' || wanted[2] === '' ? body.byteLength - 1 : Math.min(Number(wanted[2]), body.byteLength - 1);
@@ -287,7 +289,7 @@ export async function sendFile(
     part = body.subarray(first, last + 1);
     range = { 'content-range': `bytes ${first}-${last}/${body.byteLength}` };
   }
-  record.status = wanted === null ? 200 : 206;
+  record.status = isNone ? 200 : 206;
   response.writeHead(record.status, {
     'content-type': 'application/octet-stream',
     'accept-ranges': 'bytes',
