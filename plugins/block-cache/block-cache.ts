@@ -111,6 +111,7 @@ class BlockCache {
     request: ProxyRequest,
     next: Next,
     hasWaited = false,
+    isNews = false,
   ): Promise<ProxyResponse> | undefined {
     const { headers } = request;
     const { freshness } = resource;
@@ -119,7 +120,7 @@ class BlockCache {
         request.report(this.#observer, hasWaited ? { type: 'collapsed' } : { type: 'lookup', result: 'hit' });
         return this.#serving.serve(resource, request, next, hasWaited ? 'fwd=uri-miss; collapsed' : 'hit');
       }
-    } else if (resource.transfers.size > 0 && freshness.isJoinableFor(headers)) {
+    } else if ((isNews || resource.transfers.size > 0) && freshness.isJoinableFor(headers)) {
       // It has only just been asked for.
     } else if (resource.whole !== undefined && freshness.isFreshEnoughFor(headers)) {
       request.report(this.#observer, { type: 'lookup', result: 'hit' });
@@ -241,6 +242,7 @@ class BlockCache {
       !forOrigin && !directives.has('no-store') && !directives.has('no-cache') && headers['pragma'] === undefined;
     if (!sociable) return this.#origin.fetch(request, next, stale, () => {});
     const deadline = this.#clock.now() + this.#joinWaitMs;
+    const before = stale?.freshness.bornAt;
     for (;;) {
       if (this.#flights.isLonely(key)) return this.#origin.fetch(request, next, stale, () => {});
       const flight = this.#flights.start(key);
@@ -253,7 +255,9 @@ class BlockCache {
       }
       const landing = await this.#flights.wait(key, Math.max(0, deadline - this.#clock.now()), request.signal);
       const resource = await this.#catalogue.find(request);
-      const served = resource && this.#serveKnown(resource, request, next, true);
+      // What the origin has said while this request waited is an answer to it too, however short it lives.
+      const isNews = resource?.freshness.bornAt !== before;
+      const served = resource && this.#serveKnown(resource, request, next, true, isNews);
       if (served !== undefined) return served;
       if (landing === 'alone') return this.#origin.fetch(request, next, stale, () => {});
     }

@@ -6,7 +6,6 @@ import {
   canName,
   fieldValue,
   formatSpec,
-  hasConditions,
   type HeaderFields,
   isStrongTag,
   parseContentRange,
@@ -20,6 +19,7 @@ import { withCacheStatus } from './cache-status.ts';
 import { cachedHead, CachedResource } from './cached-resource.ts';
 import { type Catalogue, selectingNames } from './catalogue.ts';
 import type { CodedAnswers } from './coded-answers.ts';
+import { conditionsFor, type Whose } from './conditions.ts';
 import { type Landing, Leash } from './flights.ts';
 import { Freshness, type JudgingOptions } from './freshness.ts';
 import type { Keeper } from './keeper.ts';
@@ -88,8 +88,8 @@ export class OriginAnswers {
     let ask = askForContentInformation(asked, maxContentInformationVersion, hashRequestFirst).with({
       signal: leash.signal,
     });
-    const revalidating = stale !== undefined && !hasConditions(request.headers);
-    if (revalidating) ask = ask.with({ headers: { ...ask.headers, ...condition(stale) } });
+    const conditions = stale && conditionsFor(stale, request);
+    if (conditions !== undefined) ask = ask.with({ headers: { ...ask.headers, ...conditions.fields } });
     let response: ProxyResponse;
     try {
       response = await next(ask);
@@ -109,7 +109,7 @@ export class OriginAnswers {
       }
     }
     if (response.status === 304 && stale !== undefined) {
-      const answer = this.#notModified(question, stale, response, revalidating);
+      const answer = this.#notModified(question, stale, response, conditions?.whose ?? 'theirs');
       landed('alone');
       return answer;
     }
@@ -161,16 +161,22 @@ export class OriginAnswers {
     { request, next }: Question,
     stale: CachedResource,
     response: ProxyResponse,
-    revalidating: boolean,
+    whose: Whose,
   ): Promise<ProxyResponse> {
     const { catalogue, serving } = this.#components;
     const { etag } = validatorsOf(response.headers);
-    const same =
-      etag === undefined ? revalidating : isSameTag(etag, stale.validators.etag) && (revalidating || isStrongTag(etag));
+    const isOurTag = etag !== undefined && isSameTag(etag, stale.validators.etag);
+    const isOurs = whose === 'ours' || (whose === 'both' && isOurTag);
+    const same = etag === undefined ? isOurs : isOurTag && (isOurs || isStrongTag(etag));
     if (same) this.#freshen(request, stale, response);
-    if (!revalidating) return withCacheStatus(withoutCoding(response), 'fwd=stale');
+    if (whose === 'both' && etag === undefined) {
+      // It does not say which of the states it is.
+      response.discard();
+      return serving.serveIdentity(request, next);
+    }
+    if (!isOurs) return withCacheStatus(withoutCoding(response), 'fwd=stale');
     response.discard();
-    if (same) return serving.serve(stale, request, next, 'fwd=stale; fwd-status=304', { conditions: false });
+    if (same) return serving.serve(stale, request, next, 'fwd=stale; fwd-status=304');
     catalogue.forget(request);
     return serving.serveIdentity(request, next);
   }
@@ -330,11 +336,6 @@ function isSameTag(a: string, b: string | undefined): boolean {
 function updatedFields(headers: HeaderFields, stale: CachedResource): HeaderFields {
   const { 'content-encoding': _, etag, ...fields } = cachedHead(headers);
   return { ...fields, etag: stale.validators.etag ?? etag };
-}
-
-function condition({ validators: { etag, lastModified } }: CachedResource): HeaderFields {
-  if (etag !== undefined) return { 'if-none-match': etag };
-  return lastModified === undefined ? {} : { 'if-modified-since': lastModified };
 }
 
 function rangeCount({ headers }: ProxyRequest): number {

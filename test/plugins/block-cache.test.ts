@@ -741,6 +741,50 @@ await t.test('many clients of a content that is stale and has changed cause one 
   noFailures(test, all);
 });
 
+await t.test('many clients at once share one word of the origin on a content without a lifetime', async (test) => {
+  const head = new Gate();
+  const all = await chain(test, { '/f': { body: FILE, etag: '"f"' } });
+  const { get, warm, clock, origin, branch } = all;
+  await warm('/f');
+  clock.advance(1_000);
+  origin.resources.set('/f', { body: FILE, etag: '"f"', beforeHead: head.passed });
+  const { result, requests, originBody } = await during(all, async () => {
+    const answers = Array.from({ length: 10 }, () => get('/f'));
+    await until(() => branch.received.length === 11 && origin.requests.at(-1)?.status === 0, 'all have asked');
+    head.open();
+    return Promise.all(answers);
+  });
+  for (const answer of result) isWhole(test, answer, FILE, 'everybody');
+  test.same([requests.length, originBody], [1, 0], 'one question');
+  test.equal((await during(all, () => get('/f'))).requests.length, 1, 'who comes later asks again');
+  noFailures(test, all);
+});
+
+await t.test('a client that has another state than the branch costs no body', async (test) => {
+  const all = await chain(test, { '/f': { body: FILE, etag: '"f"', headers: CACHEABLE } });
+  const { get, warm, clock, origin } = all;
+  await warm('/f');
+  clock.advance(61_000);
+  const { result, originBody } = await during(all, () => get('/f', { 'If-None-Match': '"old"' }));
+  isWhole(test, result, FILE, 'the state of the branch');
+  test.equal(originBody, 0);
+  test.equal(origin.requests.at(-1)?.headers['if-none-match'], '"old", "f"');
+  test.equal((await during(all, () => get('/f'))).requests.length, 0, 'which is fresh again');
+
+  clock.advance(61_000);
+  origin.resources.set('/f', { body: seededBytes(18, SIZE), etag: '"old"', headers: CACHEABLE });
+  const back = await get('/f', { 'If-None-Match': '"old"' });
+  test.same([back.status, back.headers['etag']], [304, '"old"'], 'the state of the client, which is there again');
+
+  origin.resources.set('/f', async (request, response, record) => {
+    if (request.headers['if-none-match'] === '"old", "f"') response.writeHead(304).end();
+    else await sendFile({ body: FILE, etag: '"f"', headers: CACHEABLE }, request, response, record);
+  });
+  clock.advance(61_000);
+  isWhole(test, await get('/f', { 'If-None-Match': '"old"' }), FILE, 'a 304 that does not say of what is asked about');
+  noFailures(test, all);
+});
+
 await t.test('aria2: a plain GET that is aborted, then 16 ranges, is one body', async (test) => {
   const rest = new Gate();
   const file = seededBytes(10, 4_000_000);
