@@ -1030,7 +1030,7 @@ const fields: readonly Behaviour[] = [
     requests: [0, 1, 60],
     expect: ['new', 'kept', 'checked'],
     shows: {
-      0: { 'cache-status': 'peerdist; fwd=uri-miss' },
+      0: { 'cache-status': 'peerdist; fwd=uri-miss; stored' },
       1: { 'cache-status': 'peerdist; hit' },
       2: { 'cache-status': 'peerdist; fwd=stale; fwd-status=304' },
     },
@@ -1226,7 +1226,7 @@ await t.test('a flood of queries that differ each time', async (test) => {
     const { body, headers } = await connection.answer();
     return body.toString() === path ? headers['cache-status'] : 'WRONG';
   };
-  const miss = 'peerdist; fwd=uri-miss';
+  const miss = 'peerdist; fwd=uri-miss; stored';
   for (let index = 0; index < 1_000; index += 1) {
     if ((await get(`/f?${index}`)) !== miss) test.fail(`${index}`);
   }
