@@ -77,8 +77,8 @@ async function carry<S extends Service, V extends RunValues>(
   let onReload = (): void => {};
   terminal.onReload(() => onReload());
   const secrets: Secrets =
-    given === undefined && isSecretNeeded(role, values)
-      ? keptSecrets(values.stateDir, warn)
+    given === undefined && isSecretKept(role, values)
+      ? keptSecrets(role, values.stateDir, warn)
       : [given ?? randomSecret()];
   const store = storeOptions(values, role, () => secrets);
   const admin = values.admin === false ? undefined : values.admin;
@@ -179,13 +179,17 @@ function keeper(stateDirectory: string, role: RoleName): Display['keeper'] {
   };
 }
 
-/** A branch seals nothing but what leaves its machine. */
-function isSecretNeeded(role: RoleName, { store }: RunValues): boolean {
-  return role === 'reverse' || typeof store === 'object';
+/**
+ * A branch describes by it what lasts as long as its store, and knows its siblings by it: in memory that takes one that is there. A hosted cache
+ * seals nothing but what leaves its machine.
+ */
+export function isSecretKept(role: RoleName, { store, stateDir }: Pick<RunValues, 'store' | 'stateDir'>): boolean {
+  if (role === 'reverse' || typeof store === 'object') return true;
+  return role === 'branch' && (store === 'disk' || existsSync(join(stateDir, SECRET_FILE)));
 }
 
 /** The secrets that the state directory keeps; where it cannot keep any, one for this run. */
-function keptSecrets(directory: string, warn: (line: string) => void): Secrets {
+function keptSecrets(role: RoleName, directory: string, warn: (line: string) => void): Secrets {
   try {
     const { current, previous, isNew } = keptSecret(directory);
     if (isNew)
@@ -194,7 +198,8 @@ function keptSecrets(directory: string, warn: (line: string) => void): Secrets {
   } catch (error) {
     // One that is there and must not be used, or cannot be read, is for a person to look at.
     if (!isPeerDistError(error) || existsSync(join(directory, SECRET_FILE))) throw error;
-    warn(`${error.message}; made one for this run: branches will not recognise content after a restart`);
+    const forgotten = role === 'reverse' ? 'branches' : 'other machines';
+    warn(`${error.message}; made one for this run: ${forgotten} will not recognise content after a restart`);
     return [randomSecret()];
   }
 }
