@@ -53,7 +53,14 @@ class BlockCache {
   /** Resources that are asked about behind their clients' backs. Bounded by the exchanges under way. */
   readonly #revalidating = new Set<string>();
 
-  constructor({ peerdist, records, directory, observer = ignoreObservations, clock = systemClock, ...rest }: BlockCacheOptions) {
+  constructor({
+    peerdist,
+    records,
+    directory,
+    observer = ignoreObservations,
+    clock = systemClock,
+    ...rest
+  }: BlockCacheOptions) {
     const options = resolveBlockCacheOptions(rest);
     const judging = { clock, isTargeted: options.cdnCacheControl };
     this.#joinWaitMs = options.joinWaitMs;

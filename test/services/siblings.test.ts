@@ -7,7 +7,7 @@ import {
   type ServerResponse,
 } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import t, { type Test } from 'tap';
 import type { Observation } from '../../lib/observer.ts';
 import { encodeContentInformation, ServerSecret } from '../../lib/protocol/pccrc/index.ts';
@@ -394,7 +394,8 @@ await t.test('a question that drips, and a lookup that fails or never ends, are 
   test.equal(await inTime(never, 'the end of it'), undefined);
 
   const request = httpRequest({
-    ...{ host: has.address.address, port: has.address.port },
+    host: has.address.address,
+    port: has.address.port,
     method: 'POST',
     path: SIBLING_PATH,
   });

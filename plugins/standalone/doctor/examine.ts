@@ -127,8 +127,7 @@ async function* checkNetwork(role: RoleName, values: Values): AsyncGenerator<Fin
   if (role !== 'branch') return;
   for (const cache of values.hostedCache ?? []) yield await checkNeighbour('hosted cache', parsePeer(cache));
   for (const peer of values.peer ?? []) yield await checkNeighbour('peer', parsePeer(peer));
-  for (const sibling of values.sibling ?? [])
-    yield await checkNeighbour('sibling', parsePeer(sibling, PEER_PORT));
+  for (const sibling of values.sibling ?? []) yield await checkNeighbour('sibling', parsePeer(sibling, PEER_PORT));
   const looks = values.peers !== false && (values.discovery ?? values.hostedCache === undefined);
   if (looks) yield await checkMulticast(values.discoveryInterface, values.discoveryPort ?? 3702);
   else yield skipped('multicast', 'peers are not looked for');

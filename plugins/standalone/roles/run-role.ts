@@ -77,9 +77,7 @@ async function carry<S extends Service, V extends RunValues>(
   let onReload = (): void => {};
   terminal.onReload(() => onReload());
   const secrets: Secrets =
-    given === undefined && isSecretKept(role, values)
-      ? keptSecrets(role, values.stateDir, warn)
-      : [given ?? randomSecret()];
+    given === undefined && isSecretKept(role, values) ? keptSecrets(role, values, warn) : [given ?? randomSecret()];
   const store = storeOptions(values, role, () => secrets);
   const admin = values.admin === false ? undefined : values.admin;
   const adminToken = readAdminToken(values);
@@ -189,17 +187,22 @@ export function isSecretKept(role: RoleName, { store, stateDir }: Pick<RunValues
 }
 
 /** The secrets that the state directory keeps; where it cannot keep any, one for this run. */
-function keptSecrets(role: RoleName, directory: string, warn: (line: string) => void): Secrets {
+function keptSecrets(
+  role: RoleName,
+  { store, stateDir: directory }: Pick<RunValues, 'store' | 'stateDir'>,
+  warn: (line: string) => void,
+): Secrets {
+  // To a branch with a store of its own it is all the same, until there is another at its site.
+  const isTold = role === 'reverse' || typeof store === 'object';
   try {
     const { current, previous, isNew } = keptSecret(directory);
-    if (isNew)
+    if (isNew && isTold)
       warn(`made a server secret in ${directory}: peerdist secret export and import take it to other machines`);
     return [current, ...previous];
   } catch (error) {
     // One that is there and must not be used, or cannot be read, is for a person to look at.
     if (!isPeerDistError(error) || existsSync(join(directory, SECRET_FILE))) throw error;
-    const forgotten = role === 'reverse' ? 'branches' : 'other machines';
-    warn(`${error.message}; made one for this run: ${forgotten} will not recognise content after a restart`);
+    if (isTold) warn(`${error.message}; made one for this run: branches will not recognise content after a restart`);
     return [randomSecret()];
   }
 }
