@@ -3,10 +3,14 @@
  * the origin; and what becomes of that when they have nothing in common, or one of them lies.
  */
 import { gzipSync } from 'node:zlib';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { fromHex } from '../../lib/bytes/index.ts';
+import { nativeHashProvider } from '../../lib/crypto/index.ts';
 import { encodeContentInformation, ServerSecret } from '../../lib/protocol/pccrc/index.ts';
+import { decodeResponse, encodeRequest, RETRIEVAL_PATH } from '../../lib/protocol/pccrr/index.ts';
+import { DescribedContent } from '../../lib/services/index.ts';
 import type { NeighbourhoodOptions } from '../../plugins/standalone/roles/neighbourhood.ts';
 import { describe } from '../support/content-information.ts';
 import { ManualClock } from '../support/manual-clock.ts';
@@ -26,6 +30,7 @@ import {
   until,
 } from '../support/proxies.ts';
 import { seededBytes } from '../support/random.ts';
+import { until as untilSo } from '../support/redis.ts';
 
 const BODY = Buffer.from(seededBytes(91, 1_000_000).buffer);
 const SITE = ServerSecret.fromText('the secret of the site');
@@ -262,13 +267,26 @@ await t.test('other nonsense is dropped, and counted', async (test) => {
   test.same([headers['set-cookie'], headers['x-hop'], headers['transfer-encoding']], [undefined, undefined, undefined]);
 });
 
+/** How many blocks of a segment a branch gives to peers. */
+async function blocksOf({ peerPort }: Role, segmentId: string): Promise<number> {
+  const ranges = [{ index: 0, count: 512 }];
+  const body = encodeRequest({ type: 'get-block-list', cipher: 'aes-128', segmentId: fromHex(segmentId), ranges });
+  const answer = await ask(peerPort as number, RETRIEVAL_PATH, { method: 'POST', body });
+  const message = decodeResponse(answer.body);
+  return message.type === 'block-list' ? message.ranges.reduce((sum, { count }) => sum + count, 0) : 0;
+}
+
 // --- The command ---------------------------------------------------------------------------------------------------------------------
 
 for (const workers of ['1', '2'])
   await t.test(`the command: one secret, taken from machine to machine; workers: ${workers}`, async (test) => {
     const directory = test.testdir({ a: {}, b: {}, pass: 'correct horse battery staple' });
     const path = (name: string): string => join(directory, name);
-    const origin = await Origin.start(test, { '/f': { body: BODY, etag: '"f"', headers: STALE } });
+    const other = BODY.subarray(1);
+    const origin = await Origin.start(test, {
+      '/f': { body: BODY, etag: '"f"', headers: STALE },
+      '/g': { body: other, etag: '"g"', headers: STALE },
+    });
     const start = (name: string, ...more: readonly string[]): Promise<Role> =>
       Role.start(test, [
         'branch',
@@ -307,4 +325,15 @@ for (const workers of ['1', '2'])
     test.equal(await second.wanBodyBytes(), 0);
     test.equal(await second.metric('peerdist_delivered_bytes_total{source="peer"}'), BODY.byteLength);
     test.equal(await second.metric('peerdist_sibling_questions_total{result="found"}'), 1);
+
+    // What each has described by itself has one segment ID.
+    for (const role of [second, first])
+      test.same(await cost(origin, async () => isWhole(test, await ask(role.port, `${origin.url}/g`), other)), [
+        `200+${other.byteLength}`,
+      ]);
+    const [line] = readFileSync(join(path('c'), 'server-secret'), 'latin1').split('\n');
+    const secret = new ServerSecret(fromHex(line as string)).derive('peerdist self-described content, version 1');
+    const described = new DescribedContent(describe(1, other, { secret }), nativeHashProvider);
+    for (const role of [first, second])
+      await untilSo(async () => (await blocksOf(role, described.segmentId(0))) === 16, 'all blocks can be had of each');
   });
