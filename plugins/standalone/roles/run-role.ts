@@ -182,8 +182,9 @@ function keeper(stateDirectory: string, role: RoleName): Display['keeper'] {
  * seals nothing but what leaves its machine.
  */
 export function isSecretKept(role: RoleName, { store, stateDir }: Pick<RunValues, 'store' | 'stateDir'>): boolean {
-  if (role === 'reverse' || typeof store === 'object') return true;
-  return role === 'branch' && (store === 'disk' || existsSync(join(stateDir, SECRET_FILE)));
+  if (typeof store === 'object') return true;
+  if (role === 'hosted') return false;
+  return role !== 'branch' || store === 'disk' || existsSync(join(stateDir, SECRET_FILE));
 }
 
 /** The secrets that the state directory keeps; where it cannot keep any, one for this run. */
@@ -193,7 +194,7 @@ function keptSecrets(
   warn: (line: string) => void,
 ): Secrets {
   // To a branch with a store of its own it is all the same, until there is another at its site.
-  const isTold = role === 'reverse' || typeof store === 'object';
+  const isTold = role !== 'branch' || typeof store === 'object';
   try {
     const { current, previous, isNew } = keptSecret(directory);
     if (isNew && isTold)
