@@ -30,6 +30,13 @@ export type Observation =
       readonly source: 'peer' | 'hosted_cache';
       readonly result: 'block' | 'list' | 'absent' | 'timeout' | 'failed' | 'lied' | 'cancelled';
     }
+  /** What one question to a sibling brought; `lied`: something that only somebody else can have sent, or that contradicts itself. */
+  | {
+      readonly type: 'sibling_question';
+      readonly result: 'found' | 'absent' | 'timeout' | 'failed' | 'lied' | 'cancelled';
+    }
+  /** What one question to us as a sibling got; `refused`: it was not sealed with the secret of this site, or came a second time. */
+  | { readonly type: 'sibling_answer'; readonly result: 'found' | 'absent' | 'busy' | 'refused' }
   /** A peer is left alone for a while. */
   | { readonly type: 'peer_banned' }
   /** What one question of a peer got. `bytes` of block data, encrypted. */

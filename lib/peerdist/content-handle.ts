@@ -4,6 +4,7 @@ import type { Clock } from '../clock.ts';
 import type { HashProvider } from '../crypto/index.ts';
 import { PeerDistAbortError, PeerDistError } from '../errors.ts';
 import type { Observer } from '../observer.ts';
+import { encodeContentInformation } from '../protocol/pccrc/index.ts';
 import type { BlockBroker, BlockSource, DescribedContent } from '../services/index.ts';
 import { AddedData, type AddDataResult } from './added-data.ts';
 import {
@@ -86,6 +87,12 @@ export class ContentHandle implements AsyncDisposable, AsyncIterable<ContentSegm
   /** Set once `phase` is 'ready'. */
   get description(): ContentDescription | undefined {
     return this.#description.summary;
+  }
+
+  /** The content information again, encoded in one piece; undefined unless `phase` is 'ready'. Extension. */
+  encodeContentInformation(): Uint8Array | undefined {
+    const { content } = this.#description;
+    return content && encodeContentInformation(content.information);
   }
 
   /** Where the next `read` starts, bytes from the start of the content; begins where the description begins. */

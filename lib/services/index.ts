@@ -23,6 +23,15 @@ export {
 } from './peers/index.ts';
 export { createLanHttpServer, type LanHttpOptions, type LanRequestHandler } from './lan-http.ts';
 export { RetrievalServer, type RetrievalServerOptions } from './retrieval-server.ts';
+export {
+  MAX_SIBLINGS,
+  siteBeacon,
+  SiblingDirectory,
+  type SiblingDirectoryOptions,
+  type SiblingEntry,
+  type SiblingLookup,
+  type SiblingQuestion,
+} from './siblings/index.ts';
 export { type SealedBlock } from './sealed-block.ts';
 export {
   createSealedSource,

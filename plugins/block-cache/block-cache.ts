@@ -15,6 +15,7 @@ import type { CachedResource } from './cached-resource.ts';
 import { Catalogue } from './catalogue.ts';
 import { CodedAnswers } from './coded-answers.ts';
 import { countPlain } from './count.ts';
+import { Neighbours } from './directory.ts';
 import { Flights, Leash } from './flights.ts';
 import { Gaps } from './gaps.ts';
 import { invalidatedKeys } from './invalidation.ts';
@@ -47,10 +48,19 @@ class BlockCache {
   readonly #gaps: Gaps;
   readonly #serving: Serving;
   readonly #origin: OriginAnswers;
+  /** Undefined for a branch that asks nobody. */
+  readonly #neighbours: Neighbours | undefined;
   /** Resources that are asked about behind their clients' backs. Bounded by the exchanges under way. */
   readonly #revalidating = new Set<string>();
 
-  constructor({ peerdist, records, observer = ignoreObservations, clock = systemClock, ...rest }: BlockCacheOptions) {
+  constructor({
+    peerdist,
+    records,
+    directory,
+    observer = ignoreObservations,
+    clock = systemClock,
+    ...rest
+  }: BlockCacheOptions) {
     const options = resolveBlockCacheOptions(rest);
     const judging = { clock, isTargeted: options.cdnCacheControl };
     this.#joinWaitMs = options.joinWaitMs;
@@ -64,6 +74,7 @@ class BlockCache {
     this.#catalogue = catalogue;
     this.#flights = new Flights(clock);
     this.#gaps = new Gaps({ ...options, keeper, adopt, judging, observer });
+    this.#neighbours = directory && new Neighbours({ directory, peerdist, catalogue, options, observer, clock });
     this.#serving = new Serving({ peerdist, catalogue, gaps: this.#gaps, observer, clock });
     this.#origin = new OriginAnswers({
       catalogue,
@@ -247,10 +258,13 @@ class BlockCache {
       if (this.#flights.isLonely(key)) return this.#origin.fetch(request, next, stale, () => {});
       const flight = this.#flights.start(key);
       if (flight !== undefined) {
+        let told: CachedResource | undefined;
         try {
-          return await this.#origin.fetch(request, next, stale, (landing) => flight.land(landing));
+          told = stale === undefined ? await this.#neighbours?.find(request) : undefined;
+          return await this.#origin.fetch(request, next, stale ?? told, (landing) => flight.land(landing));
         } finally {
           flight.land('again');
+          told?.release();
         }
       }
       const landing = await this.#flights.wait(key, Math.max(0, deadline - this.#clock.now()), request.signal);

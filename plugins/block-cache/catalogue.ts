@@ -41,12 +41,12 @@ export class Catalogue {
   }
 
   /** At once when it is in memory. Never throws or rejects. */
-  find(request: ProxyRequest): MaybePromise<CachedResource | undefined> {
+  find(request: Pick<ProxyRequest, 'key' | 'headers'>): MaybePromise<CachedResource | undefined> {
     const usable = (resource: CachedResource | undefined): CachedResource | undefined => {
       if (resource?.isBroken === true) return undefined;
       if (resource === undefined || resource.isReady) return resource;
       // The service was lost in the meantime, and its handles with it.
-      this.forget(request);
+      this.forgetKey(request.key);
       return undefined;
     };
     const found = this.#resources.find(request.key, request.headers);

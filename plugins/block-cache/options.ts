@@ -1,7 +1,33 @@
 import type { Clock } from '../../lib/clock.ts';
+import type { HeaderFields } from '../../lib/http/index.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { PeerDist } from '../../lib/peerdist/index.ts';
 import type { RecordStore } from '../../lib/stores/index.ts';
+
+/** A resource, and what of a request may select one of its answers. */
+export interface DirectoryQuestion {
+  /** As {@link ProxyRequest.key}. */
+  readonly key: string;
+  readonly headers: HeaderFields;
+}
+
+/** A whole content that somebody of the same site has. */
+export interface DirectoryEntry {
+  /** Fields of a 200, a strong ETag among them. */
+  readonly head: HeaderFields;
+  /** Bytes of the content. */
+  readonly length: number;
+  /** Of all of it, encoded. */
+  readonly contentInformation: Uint8Array;
+}
+
+/** What the proxies of a site tell each other; `SiblingDirectory` is one. It is trusted for what a content hashes to. */
+export interface Directory {
+  /** What others know; undefined when nobody says so soon. Never rejects. */
+  find(question: DirectoryQuestion, signal: AbortSignal): Promise<DirectoryEntry | undefined>;
+  /** From now on others can be told what is known here. */
+  answerWith(lookup: (question: DirectoryQuestion) => Promise<DirectoryEntry | undefined>): void;
+}
 
 export interface BlockCacheOptions {
   /** Reads content; its block store is the cache. */
@@ -24,6 +50,8 @@ export interface BlockCacheOptions {
   readonly maxContentBytes?: number | undefined;
   /** Whether CDN-Cache-Control goes before Cache-Control (RFC 9213). @default false */
   readonly cdnCacheControl?: boolean | undefined;
+  /** Asked about what is not known here. @default nobody is */
+  readonly directory?: Directory | undefined;
   /** Keeps across restarts what is known of contents. Its blocks are kept by the block store. */
   readonly records?: RecordStore | undefined;
   readonly observer?: Observer | undefined;
@@ -44,7 +72,9 @@ export interface ResolvedBlockCacheOptions {
 
 const MiB = 1024 * 1024;
 
-export function resolveBlockCacheOptions(options: Omit<BlockCacheOptions, 'peerdist'>): ResolvedBlockCacheOptions {
+export function resolveBlockCacheOptions(
+  options: Omit<BlockCacheOptions, 'peerdist' | 'directory'>,
+): ResolvedBlockCacheOptions {
   return {
     maxContentInformationVersion: options.maxContentInformationVersion ?? 2,
     hashRequestFirst: options.hashRequestFirst ?? false,

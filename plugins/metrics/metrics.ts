@@ -28,6 +28,8 @@ export const METRICS = {
   peerdist_block_verifications_total: 'Blocks hashed before use, by where they came from and result.',
   peerdist_peer_requests_total: 'Questions put to peers and hosted caches, by whom and by what they brought.',
   peerdist_peer_bans_total: 'Times a peer was left alone for a while, because it failed or lied.',
+  peerdist_sibling_questions_total: 'Questions to sibling proxies of the site, by what they brought.',
+  peerdist_sibling_answers_total: 'Questions of sibling proxies of the site, by what they got.',
   peerdist_uploads_total: 'Questions of peers, by what they got.',
   peerdist_uploaded_bytes_total: 'Bytes of blocks given to peers, encrypted.',
   peerdist_discovery_messages_total: 'Datagrams of peer discovery, by what they were.',
@@ -146,6 +148,10 @@ export function createMetrics({
     ['result', ['block', 'list', 'absent', 'timeout', 'failed', 'lied', 'cancelled']],
   );
   const bans = counter('peerdist_peer_bans_total');
+  const asked = ['found', 'absent', 'timeout', 'failed', 'lied', 'cancelled'] as const;
+  const siblingQuestions = counters('peerdist_sibling_questions_total', 'result', asked);
+  const answered = ['found', 'absent', 'busy', 'refused'] as const;
+  const siblingAnswers = counters('peerdist_sibling_answers_total', 'result', answered);
   const uploads = counters('peerdist_uploads_total', 'result', [
     'block',
     'list',
@@ -248,6 +254,10 @@ export function createMetrics({
         return peerRequests[event.source][event.result].inc();
       case 'peer_banned':
         return bans.inc();
+      case 'sibling_question':
+        return siblingQuestions[event.result].inc();
+      case 'sibling_answer':
+        return siblingAnswers[event.result].inc();
       case 'upload':
         uploads[event.result].inc();
         return uploaded.inc(event.bytes);

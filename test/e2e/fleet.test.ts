@@ -1,4 +1,5 @@
 /** Several machines and one Redis: proxies at head office that share content information, branches that share blocks, Redis going away under load. */
+import { writeFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import { ask, inTime, Origin, Role, same, V2_REQUEST } from '../support/proxies.ts';
 import { seededBytes } from '../support/random.ts';
@@ -103,6 +104,32 @@ await t.test('Redis goes and comes under load: no request fails', { skip: noRedi
   test.equal(seen.wrong, 0, `${seen.coded} answered with content information, ${seen.plain} plain`);
   test.ok(seen.coded > 10);
 });
+
+await t.test(
+  'branches with one Redis know what each has of origins that describe nothing',
+  { skip: noRedis },
+  async (test) => {
+    const { redis, origin } = await fleet(test);
+    const states = test.testdir({ one: {}, two: {} });
+    const start = (name: string): Promise<Role> => {
+      const state = `${states}/${name}`;
+      writeFileSync(`${state}/server-secret`, `${'5a'.repeat(32)}\n`, { mode: 0o600 });
+      return Role.start(test, ['branch', '--store', redis.url, '--state-dir', state]);
+    };
+    const [one, two] = await Promise.all([start('one'), start('two')]);
+    const url = `${origin.url}/3`;
+    const body = BODY.subarray(0, BODY.byteLength - 3);
+    test.ok(same((await ask(one.port, url)).body, body));
+    await until(async () => String((await ask(one.port, url)).headers['cache-status']).endsWith(' hit'), 'it is kept');
+    await one.stop();
+    const before = origin.requests.length;
+    const { headers, body: got } = await ask(two.port, url);
+    test.ok(same(got, body));
+    test.match(headers['cache-status'], / hit$/);
+    test.equal(origin.requests.length, before, 'the origin was not even asked');
+    test.equal(await two.metric('peerdist_delivered_bytes_total{source="store"}'), body.byteLength);
+  },
+);
 
 await t.test(
   'branches that share blocks: the second download of a site crosses no WAN',

@@ -98,6 +98,42 @@ for (const workers of ['1', '2'])
     },
   );
 
+for (const workers of ['1', '2'])
+  await t.test(
+    `branches of one site find each other, for what no head office describes; workers: ${workers}`,
+    options,
+    async (test) => {
+      const files = Array.from({ length: 12 }, (_, index) => `/${index}`);
+      const body = BODY.subarray(0, 300_000);
+      const origin = await Origin.start(
+        test,
+        Object.fromEntries(files.map((file) => [file, { body, etag: `"${file}"`, headers: FRESH }])),
+      );
+      const states = test.testdir({ a: {}, b: {} });
+      const start = (name: string): Promise<Role> => {
+        const state = join(states, name);
+        writeFileSync(join(state, 'server-secret'), `${'5a'.repeat(32)}\n`, { mode: 0o600 });
+        return startBranch(test, ...discovery, '--workers', workers, '--state-dir', state);
+      };
+      const first = await start('a');
+      for (const file of files)
+        for (let status = ''; !status.endsWith(' hit');)
+          status = String((await ask(first.port, `${origin.url}${file}`)).headers['cache-status']);
+      const second = await start('b');
+      // It looks around as it starts; a question that comes too early is not asked.
+      let asked = 0;
+      for (const file of files) {
+        const before = origin.requests.length;
+        test.ok(same((await ask(second.port, `${origin.url}${file}`)).body, body), file);
+        asked = (await second.metric('peerdist_sibling_questions_total{result="found"}')) ?? 0;
+        if (asked === 0) continue;
+        test.equal(origin.requests[before]?.status, 304);
+        break;
+      }
+      test.equal(asked, 1, 'the sibling was found and asked');
+    },
+  );
+
 await t.test('a peer known by configuration needs no discovery', async (test) => {
   const site = await headOffice(test);
   const first = await startBranch(test, '--no-discovery', '--peer-cipher', 'aes-256');

@@ -21,6 +21,8 @@ const SERIES: Readonly<Record<string, readonly [label: string, values: readonly 
     'message',
     ['probe_sent', 'probe_received', 'match_sent', 'match_received', 'dropped'],
   ],
+  peerdist_sibling_questions_total: ['result', ['found', 'absent', 'timeout', 'failed', 'lied', 'cancelled']],
+  peerdist_sibling_answers_total: ['result', ['found', 'absent', 'busy', 'refused']],
   peerdist_offers_total: [
     'result',
     ['accepted', 'known', 'unusable', 'refused', 'local', 'malformed', 'unauthorized', 'failed'],
@@ -100,6 +102,10 @@ const EVERY: readonly Observation[] = [
   ...(['block', 'list', 'absent', 'busy', 'rejected', 'aborted'] as const).map(
     (result) => ({ type: 'upload', result, bytes: result === 'block' ? 19 : 0 }) as const,
   ),
+  ...(['found', 'absent', 'timeout', 'failed', 'lied', 'cancelled'] as const).map(
+    (result) => ({ type: 'sibling_question', result }) as const,
+  ),
+  ...(['found', 'absent', 'busy', 'refused'] as const).map((result) => ({ type: 'sibling_answer', result }) as const),
   ...(['probe_sent', 'probe_received', 'match_sent', 'match_received', 'dropped'] as const).map(
     (message) => ({ type: 'discovery', message }) as const,
   ),

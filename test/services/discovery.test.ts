@@ -371,6 +371,30 @@ await t.test('Prober: believes answers to its own questions, about what was aske
   test.end();
 });
 
+await t.test('Prober: who is there says nothing of who has what', async (test) => {
+  const clock = new ManualClock();
+  const sent: Uint8Array[] = [];
+  const [beacon, segment] = ids(2, 8) as [string, string];
+  const prober = new Prober({ send: (datagram) => sent.push(datagram), beacon, observer: () => {}, clock });
+  for (let round = 0; round < 20; round += 1) {
+    prober.seek([beacon], 2);
+    test.same(probeOf(sent.at(-1)).segmentIds, [beacon], 'a question of its own, at once');
+    clock.advance(15_000);
+  }
+  prober.seek([segment, beacon], 2);
+  clock.advance(5);
+  test.same(
+    sent.slice(-2).map((datagram) => probeOf(datagram).segmentIds),
+    [[beacon], [segment]],
+  );
+  test.ok(prober.awaited(segment), 'readers are as patient as ever');
+  const answer: ProbeMatch = { addresses: [{ address: NEIGHBOUR.address, port: 8008 }], holdings: holding('all') };
+  test.ok(prober.take({ relatesTo: probeOf(sent.at(-2)).messageId, matches: [answer] }, NEIGHBOUR));
+  test.match(prober.holders(beacon), [{ peer: { address: NEIGHBOUR.address, port: 8008 } }]);
+  test.same(prober.holders(segment), []);
+  prober.close();
+});
+
 await t.test('Prober: close lets everybody go and asks nothing more', async (test) => {
   const asking = new Asking();
   const [a, b, c] = ids(3) as [string, string, string];
@@ -395,6 +419,7 @@ function arrivalFrom(address: string, port = 50_000, datagram: Uint8Array = new 
 interface AnsweringOptions {
   readonly store?: BlockStore;
   readonly port?: number | undefined;
+  readonly beacon?: string;
   readonly quorum?: { readonly answers: number; readonly full: number };
 }
 
@@ -412,6 +437,7 @@ class Answering {
     this.quorum = options.quorum ?? this.quorum;
     this.responder = new Responder({
       store: options.store ?? this.store,
+      beacon: options.beacon,
       portOn: () => port,
       reply: (datagram) => this.replies.push(datagram),
       quorum: () => this.quorum,
@@ -504,6 +530,15 @@ await t.test('Responder: stays silent where there is nothing to say or nobody to
   const own = new Answering();
   own.store.set(blockKey(a, 0), seededBytes(1, 10), 'test');
   test.same(await own.ask([a]), [], 'blocks that are for their owner alone');
+});
+
+await t.test('Responder: says that it is there, however many have said so', async (test) => {
+  const [beacon, other] = ids(2) as [string, string];
+  const answering = new Answering({ beacon, quorum: { answers: 20, full: 20 }, store: brokenStore('rejects') });
+  const [reply] = await answering.ask([beacon]);
+  test.match(matchOf(reply).match, { holdings: holding('all'), addresses: [{ address: LAN.address, port: 8_080 }] });
+  test.same(await answering.ask([other]), []);
+  test.same(await new Answering({ beacon, port: undefined }).ask([beacon]), [], 'who gives nothing is nobody');
 });
 
 function brokenStore(how: 'throws' | 'rejects'): BlockStore {

@@ -489,21 +489,25 @@ export interface BranchOptions extends Partial<Omit<BlockCacheOptions, 'peerdist
   readonly clock?: Clock;
   /** Undefined for a branch that is alone. Where it says to listen matters only as far as it says so at all. */
   readonly neighbourhood?: NeighbourhoodOptions;
+  /** What siblings have in common. */
+  readonly secret?: ServerSecret;
 }
 
 /** The branch, a forward proxy unless an origin is given. */
 export async function startBranch(
   t: Owner,
-  { origin, cacheBytes, host, neighbourhood, ...options }: BranchOptions = {},
+  { origin, cacheBytes, host, neighbourhood, secret, ...options }: BranchOptions = {},
 ): Promise<Proxy> {
   const proxy = new Proxy({ cacheBytes });
   const { observer } = proxy.observations;
-  const neighbours = neighbourhood && (await joinNeighbourhood(neighbourhood, { store: proxy.blockStore, observer }));
+  const surroundings = { store: proxy.blockStore, secret, observer };
+  const neighbours = neighbourhood && (await joinNeighbourhood(neighbourhood, surroundings));
   if (neighbours !== undefined) {
     if (neighbours.server !== undefined) proxy.peerPort = await listen(t, neighbours.server);
     t.teardown(() => neighbours.close());
   }
   const peerdist = await PeerDist.open({
+    serverSecret: secret,
     components: {
       blockStore: proxy.blockStore,
       sources: neighbours?.sources,
@@ -513,7 +517,10 @@ export async function startBranch(
     },
   });
   t.teardown(() => peerdist.close());
-  return proxy.run(t, createBlockCache({ ...options, peerdist, observer }), { ...host, origin: origin?.url });
+  return proxy.run(t, createBlockCache({ directory: neighbours?.directory, ...options, peerdist, observer }), {
+    ...host,
+    origin: origin?.url,
+  });
 }
 
 // --- The client ----------------------------------------------------------------------------------------------------------------------

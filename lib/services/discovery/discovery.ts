@@ -12,7 +12,9 @@ import { Responder } from './responder.ts';
 
 export interface DiscoveryOptions {
   /** What neighbours are told of. */
-  readonly store: BlockStore;
+  readonly store: Pick<BlockStore, 'segment'>;
+  /** Segment ID that no segment has (lower-case hexadecimal): whoever asks for it hears that we are here, and {@link Discovery.seek} finds others. */
+  readonly beacon?: string | undefined;
   /** Where blocks can be had on an interface of that address; undefined where they cannot. @default nowhere */
   readonly portOn?: ((address: string) => number | undefined) | undefined;
   /** Names of the interfaces to use. @default all but loopback */
@@ -61,6 +63,7 @@ export class Discovery implements PeerFinder {
 
   private constructor({
     store,
+    beacon,
     portOn = () => undefined,
     interfaces,
     port = DISCOVERY_PORT,
@@ -74,9 +77,10 @@ export class Discovery implements PeerFinder {
     this.#clock = clock;
     this.#perSource = new RateLimiter(MAX_PER_SOURCE, clock);
     this.#inAll = new RateLimiter(MAX_IN_ALL, clock);
-    this.#prober = new Prober({ send: (datagram) => this.#sockets?.send(datagram), observer, clock });
+    this.#prober = new Prober({ send: (datagram) => this.#sockets?.send(datagram), beacon, observer, clock });
     this.#responder = new Responder({
       store,
+      beacon,
       portOn,
       reply: (datagram, arrival) => this.#sockets?.reply(datagram, arrival),
       quorum: (segmentId, blockCount) => this.#prober.quorum(segmentId, blockCount),

@@ -16,6 +16,8 @@ import { RateLimiter } from './rate-limiter.ts';
 
 export interface ProberOptions {
   readonly send: (datagram: Uint8Array) => void;
+  /** Names no segment: whether somebody answers to it says nothing of how long to wait for those who have segments. */
+  readonly beacon?: string | undefined;
   readonly observer: Observer;
   readonly clock: Clock;
 }
@@ -82,12 +84,13 @@ export class Prober implements PeerFinder {
   seek(segmentIds: readonly string[], version: DiscoveryVersion): void {
     for (const segmentId of segmentIds) {
       if (this.#isClosed || !this.#cache.isDue(segmentId)) continue;
-      const probe = this.#collecting.get(version) ?? this.#begin(version);
+      const isBeacon = segmentId === this.#options.beacon;
+      const probe = isBeacon ? this.#open(version) : (this.#collecting.get(version) ?? this.#begin(version));
       if (probe === undefined) return;
       this.#cache.beginAsking(segmentId);
       probe.segmentIds.push(segmentId);
       this.#awaited.set(segmentId, probe);
-      if (probe.segmentIds.length >= MAX_PROBE_SEGMENTS) this.#send(probe);
+      if (isBeacon || probe.segmentIds.length >= MAX_PROBE_SEGMENTS) this.#send(probe);
     }
   }
 
@@ -112,7 +115,7 @@ export class Prober implements PeerFinder {
     if (probe === undefined) return false;
     const isUseful = matches.map((match) => this.#takeMatch(probe, match, source)).includes(true);
     if (!isUseful) return false;
-    this.#patienceMs = REQUEST_TIMER_MS;
+    if (!this.#isBeacon(probe)) this.#patienceMs = REQUEST_TIMER_MS;
     probe.wasAnswered = true;
     // Who answers first may have little of it: who is not helped by this answer waits for the next.
     const { settle } = probe.news;
@@ -153,25 +156,36 @@ export class Prober implements PeerFinder {
     probe.news.settle();
   }
 
+  /** A probe that takes segments for a while. */
   #begin(version: DiscoveryVersion): Outstanding | undefined {
-    const { clock } = this.#options;
+    const probe = this.#open(version);
+    if (probe === undefined) return undefined;
+    this.#collecting.set(version, probe);
+    this.#options.clock.after(COLLECT_MS, () => {
+      if (this.#collecting.get(version) === probe) this.#send(probe);
+    });
+    return probe;
+  }
+
+  #open(version: DiscoveryVersion): Outstanding | undefined {
     if (!this.#rate.allows('')) return undefined;
     const messageId = `urn:uuid:${randomUUID()}`;
     const probe: Outstanding = { messageId, version, segmentIds: [], news: news(), wasAnswered: false };
-    this.#collecting.set(version, probe);
     this.#outstanding.set(messageId, probe);
-    clock.after(COLLECT_MS, () => this.#send(probe));
     return probe;
+  }
+
+  #isBeacon({ segmentIds }: Outstanding): boolean {
+    return segmentIds[0] !== undefined && segmentIds[0] === this.#options.beacon;
   }
 
   #send(probe: Outstanding): void {
     const { send, observer, clock } = this.#options;
-    if (this.#collecting.get(probe.version) !== probe) return;
-    this.#collecting.delete(probe.version);
+    if (this.#collecting.get(probe.version) === probe) this.#collecting.delete(probe.version);
     send(encodeProbe(probe));
     observer({ type: 'discovery', message: 'probe_sent' });
     clock.after(Math.ceil(this.#patienceMs), () => {
-      if (!probe.wasAnswered) this.#patienceMs /= 2;
+      if (!probe.wasAnswered && !this.#isBeacon(probe)) this.#patienceMs /= 2;
       this.#settle(probe);
     });
     clock.after(OUTSTANDING_MS, () => this.#outstanding.delete(probe.messageId));

@@ -8,7 +8,9 @@ import type { Arrival } from './multicast.ts';
 import { RateLimiter } from './rate-limiter.ts';
 
 export interface ResponderOptions {
-  readonly store: BlockStore;
+  readonly store: Pick<BlockStore, 'segment'>;
+  /** Answered as if it were a segment of one block. */
+  readonly beacon?: string | undefined;
   /** Where the retrieval server listens on an interface; undefined where it does not. */
   readonly portOn: (address: string) => number | undefined;
   readonly reply: (datagram: Uint8Array, arrival: Arrival) => void;
@@ -79,6 +81,8 @@ export class Responder {
 
   /** What others are to be told of. A store that fails has nothing. */
   async #find(segmentId: string): Promise<HeldSegment | undefined> {
+    const { beacon, clock } = this.#options;
+    if (segmentId === beacon) return { blocks: [0], blockCount: 1, since: clock.now() };
     try {
       const segment = await this.#options.store.segment(segmentId);
       return segment === undefined || this.#staysSilent(segmentId, segment) ? undefined : segment;

@@ -2,13 +2,14 @@
 import { Command } from 'commander';
 import type { CipherName } from '../../../lib/crypto/index.ts';
 import { PeerDistError } from '../../../lib/errors.ts';
+import { MAX_SIBLINGS } from '../../../lib/services/index.ts';
 import {
   addInterceptOptions,
   checkIntercept,
   type InterceptValues,
   openInterceptor,
 } from '../options/intercept-options.ts';
-import { addPeerOptions, neighbourhoodOptions, type PeerValues } from '../options/peer-options.ts';
+import { addPeerOptions, neighbourhoodOptions, peerAddress, type PeerValues } from '../options/peer-options.ts';
 import {
   addForwardOptions,
   addProxyOptions,
@@ -21,8 +22,8 @@ import {
   proxyOptions,
   type ProxyValues,
 } from '../options/proxy-options.ts';
-import { ADDRESS, flag, list, numberFrom, oneOf, setting, SIZE } from '../options/settings.ts';
-import type { ListenAddress } from '../options/units.ts';
+import { ADDRESS, checked, flag, list, numberFrom, oneOf, setting, SIZE } from '../options/settings.ts';
+import { type ListenAddress, parsePeer, PEER_PORT } from '../options/units.ts';
 import { addUpstreamOptions, upstreamOptions, type UpstreamValues } from '../options/upstream-options.ts';
 import { leadBranch } from '../roles/lead.ts';
 import type { NeighbourhoodOptions } from '../roles/neighbourhood.ts';
@@ -36,6 +37,7 @@ interface BranchValues extends ProxyValues, PeerValues, ForwardValues, UpstreamV
   readonly contentInfo: 1 | 2;
   readonly peers: boolean;
   readonly peerListen: ListenAddress;
+  readonly sibling?: string[];
   readonly allowPeer?: string[];
   readonly peerCipher: CipherName;
   readonly maxUploads: number;
@@ -59,7 +61,14 @@ export const branchRole: RoleDefinition<BranchValues> = {
       );
     addUpstreamOptions(addForwardOptions(command));
     return addPeerOptions(addInterceptOptions(command))
-      .addOption(setting('--peer-listen <host:port>', 'where peers get blocks', ADDRESS, '[::]:8008'))
+      .addOption(setting('--peer-listen <host:port>', 'where peers get blocks', ADDRESS, `[::]:${PEER_PORT}`))
+      .addOption(
+        list(
+          '--sibling <host:port>',
+          'another branch proxy of this site, which has the same secret; port 8008 unless given (repeatable)',
+          checked('a sibling like 10.0.0.7 or 10.0.0.7:8008', (text) => parsePeer(text, PEER_PORT)),
+        ),
+      )
       .addOption(
         list('--allow-peer <network>', "who may get blocks besides this machine's own subnets (repeatable)", NETWORK),
       )
@@ -85,16 +94,23 @@ export const branchRole: RoleDefinition<BranchValues> = {
         'ERR_PEERDIST_INVALID_OPTION',
         '--discovery-interface is of no use without discovery: leave out --no-peers and --no-discovery',
       );
+    if (values.sibling !== undefined && !values.peers)
+      throw new PeerDistError(
+        'ERR_PEERDIST_INVALID_OPTION',
+        '--sibling is of no use without peers: leave out --no-peers',
+      );
+    if ((values.sibling?.length ?? 0) > MAX_SIBLINGS)
+      throw new PeerDistError('ERR_PEERDIST_INVALID_OPTION', `--sibling: no more than ${MAX_SIBLINGS} are asked`);
   },
   adjustment: proxyAdjustment,
   async run(values, { terminal, exit, reread }) {
     await runRole(terminal, exit, {
       role: 'branch',
       values,
-      start: async (own, common, _secrets, member) => {
+      start: async (own, common, [secret], member) => {
         const intercept = await openInterceptor(own, common.warn);
         const neighbourhood = branchNeighbourhood(own, common.warn);
-        return startBranch({ ...branchOptions(own), ...common, intercept, neighbourhood }, member);
+        return startBranch({ ...branchOptions(own), ...common, secret, intercept, neighbourhood }, member);
       },
       lead: (plan) => leadBranch(plan, branchNeighbourhood(values, plan.warn)),
       reread,
@@ -119,6 +135,8 @@ function branchOptions(values: BranchValues): Omit<Parameters<typeof startBranch
 function branchNeighbourhood(values: BranchValues, warn: (line: string) => void): NeighbourhoodOptions | undefined {
   const { peerListen, allowPeer, peerCipher, maxUploads } = values;
   const options = neighbourhoodOptions(values, warn);
-  if (values.peers) return { ...options, listen: peerListen, allow: allowPeer, cipher: peerCipher, maxUploads };
+  const siblings = values.sibling?.map((text) => peerAddress(text, PEER_PORT));
+  if (values.peers)
+    return { ...options, listen: peerListen, siblings, allow: allowPeer, cipher: peerCipher, maxUploads };
   return options.hostedCaches && { listen: undefined, hostedCaches: options.hostedCaches };
 }

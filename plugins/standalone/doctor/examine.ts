@@ -7,9 +7,10 @@ import { checkRole, type RoleDefinition } from '../commands/role-command.ts';
 import type { RunValues } from '../options/role-options.ts';
 import { readSecret, type SecretOptions } from '../options/secret-options.ts';
 import { storeOptions } from '../options/store-options.ts';
+import { isSecretKept } from '../roles/run-role.ts';
 import type { RoleName } from '../roles/stores.ts';
 import { readText } from '../options/tls-options.ts';
-import { type ListenAddress, parsePeer } from '../options/units.ts';
+import { type ListenAddress, parsePeer, PEER_PORT } from '../options/units.ts';
 import { bad, type Finding, ok, skipped } from './finding.ts';
 import { checkListener, checkMemory, checkMulticast, checkOpenFiles } from './machine.ts';
 import { checkNeighbour, checkOrigin } from './network.ts';
@@ -39,6 +40,7 @@ interface Values extends RunValues, SecretOptions {
   readonly discoveryPort?: number;
   readonly hostedCache?: string[];
   readonly peer?: string[];
+  readonly sibling?: string[];
 }
 
 /** @param command of the role, with its values */
@@ -55,7 +57,7 @@ export async function* examine(
   yield checkOpenFiles();
   yield checkMemory(values.memory, values.workers);
   yield* checkState(role, values);
-  if (role === 'reverse' || role === 'head' || typeof values.store === 'object') yield checkSecret(values, command);
+  if (isSecretKept(role, values)) yield checkSecret(values, command);
   yield checkCertificate('certificate', values.tlsCert);
   yield* checkNetwork(role, values);
 }
@@ -132,6 +134,7 @@ async function* checkNetwork(role: RoleName, values: Values): AsyncGenerator<Fin
   }
   for (const cache of values.hostedCache ?? []) yield await checkNeighbour('hosted cache', parsePeer(cache));
   for (const peer of values.peer ?? []) yield await checkNeighbour('peer', parsePeer(peer));
+  for (const sibling of values.sibling ?? []) yield await checkNeighbour('sibling', parsePeer(sibling, PEER_PORT));
   const looks = values.peers !== false && (values.discovery ?? values.hostedCache === undefined);
   if (looks) yield await checkMulticast(values.discoveryInterface, values.discoveryPort ?? 3702);
   else yield skipped('multicast', 'peers are not looked for');

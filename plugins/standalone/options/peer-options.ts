@@ -53,14 +53,15 @@ export function neighbourhoodOptions(values: PeerValues, warn: (line: string) =>
   const { discovery = values.hostedCache === undefined } = values;
   return {
     listen: undefined,
-    peers: values.peer?.map(peerAddress),
-    hostedCaches: values.hostedCache?.map(peerAddress),
+    peers: values.peer?.map((text) => peerAddress(text)),
+    hostedCaches: values.hostedCache?.map((text) => peerAddress(text)),
     discovery: discovery ? { interfaces: values.discoveryInterface, port: values.discoveryPort } : undefined,
     warn,
   };
 }
 
-function peerAddress(text: string): PeerAddress {
-  const { host, port } = parsePeer(text);
+/** @param defaultPort as for {@link parsePeer} */
+export function peerAddress(text: string, defaultPort?: number): PeerAddress {
+  const { host, port } = parsePeer(text, defaultPort);
   return { address: host, port };
 }

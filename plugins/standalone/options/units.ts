@@ -51,10 +51,13 @@ export function parseListen(text: string): ListenAddress {
   return { host: (match[1] ?? '').replace(/^\[|\]$/g, '') || '127.0.0.1', port };
 }
 
+/** Where a branch proxy listens for peers unless told otherwise: 80 takes root. */
+export const PEER_PORT = 8008;
+
 /** `HOST`, `HOST:PORT`, `[::1]:PORT`: where a peer listens; port 80 unless given, as with Windows. */
-export function parsePeer(text: string): ListenAddress {
+export function parsePeer(text: string, defaultPort: number = RETRIEVAL_PORT): ListenAddress {
   const match = /^(?:\[([^\]]+)\]|([^:\s[\]]+))(?::(\d{1,5}))?$/.exec(text);
-  const port = Number(match?.[3] ?? RETRIEVAL_PORT);
+  const port = Number(match?.[3] ?? defaultPort);
   if (match === null || port < 1 || port > 65_535) throw invalid(`not a peer like 10.0.0.7 or 10.0.0.7:8008: ${text}`);
   return { host: (match[1] ?? match[2]) as string, port };
 }

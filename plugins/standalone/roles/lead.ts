@@ -4,6 +4,7 @@ import type { Observer } from '../../../lib/observer.ts';
 import type { ServerSecret } from '../../../lib/protocol/pccrc/index.ts';
 import type { DiscoveryVersion } from '../../../lib/protocol/pccrd/index.ts';
 import type { OfferMessage } from '../../../lib/protocol/pchc/index.ts';
+import { siteBeacon } from '../../../lib/services/index.ts';
 import { findDamage } from '../../../lib/stores/index.ts';
 import type { HostedCacheService } from '../../hosted-cache/index.ts';
 import { createMetrics } from '../../metrics/index.ts';
@@ -65,7 +66,8 @@ export function leadBranch(plan: CrewPlan, neighbourhood: NeighbourhoodOptions |
       const peers = addressOf('peers');
       return peers && portAt(peers, address);
     };
-    const finding = { ...neighbourhood.discovery, store: stores.blocks, portOn, observer };
+    const beacon = siteBeacon(plan.secrets[0]);
+    const finding = { ...neighbourhood.discovery, store: stores.blocks, portOn, beacon, observer };
     const discovery = await discover(finding, plan.warn);
     return {
       handlers: (tell) => ({

@@ -5,6 +5,7 @@ import type { CipherName } from '../../../lib/crypto/index.ts';
 import { PeerDistError } from '../../../lib/errors.ts';
 import type { Observer } from '../../../lib/observer.ts';
 import type { PeerDistComponents } from '../../../lib/peerdist/index.ts';
+import type { ServerSecret } from '../../../lib/protocol/pccrc/index.ts';
 import { formatPeerAddress, type PeerAddress } from '../../../lib/protocol/pccrd/index.ts';
 import {
   createLanHttpServer,
@@ -13,12 +14,15 @@ import {
   type BlockSource,
   type PeerFinder,
   isNeighbour,
+  type LanRequestHandler,
   Offers,
   openHoldings,
   PeerSource,
   type PeerStanding,
   RetrievalServer,
   SegmentLists,
+  siteBeacon,
+  SiblingDirectory,
 } from '../../../lib/services/index.ts';
 import type { BlockStore } from '../../../lib/stores/index.ts';
 import type { Neighbour } from '../../dashboard/index.ts';
@@ -32,6 +36,8 @@ export interface NeighbourhoodOptions {
   readonly allow?: readonly string[] | undefined;
   /** Peers that are asked about everything. */
   readonly peers?: readonly PeerAddress[] | undefined;
+  /** Other branch proxies of this site, by their peer listeners: peers, and asked what they know. Needs {@link NeighbourhoodOptions.listen}. */
+  readonly siblings?: readonly PeerAddress[] | undefined;
   /** Hosted caches, in the order they are tried: asked before all peers, and offered what has come from the origin. */
   readonly hostedCaches?: readonly PeerAddress[] | undefined;
   /** Undefined neither asks the LAN nor answers it. */
@@ -48,6 +54,8 @@ export interface Neighbourhood {
   /** In the order they are asked. */
   readonly sources: readonly BlockSource[];
   readonly onOriginBlock: PeerDistComponents['onOriginBlock'];
+  /** What the proxies of this site tell each other; undefined for who has no secret in common with anybody, or gives nothing. */
+  readonly directory: SiblingDirectory | undefined;
   /** Not listening yet; undefined when neighbours get nothing. */
   readonly server: Server | undefined;
   /** Whom blocks are asked of, and how it stands with them. */
@@ -62,7 +70,8 @@ export async function joinNeighbourhood(
   {
     listen,
     allow = [],
-    peers,
+    peers = [],
+    siblings = [],
     hostedCaches = [],
     discovery: finding,
     cipher,
@@ -72,9 +81,15 @@ export async function joinNeighbourhood(
   {
     store,
     finder,
+    secret,
+    isShared = false,
     observer,
   }: {
     readonly store: BlockStore;
+    /** The secret of the site. */
+    readonly secret?: ServerSecret | undefined;
+    /** True where siblings need not be looked for, since all that is known is in one store. */
+    readonly isShared?: boolean | undefined;
     /** Whoever is on the LAN for this process; without one it is there itself. */
     readonly finder?: PeerFinder | undefined;
     readonly observer: Observer;
@@ -86,7 +101,8 @@ export async function joinNeighbourhood(
   const retrieval = new RetrievalServer({ holdings: openHoldings(store, cipher), maxUploads, observer });
   const isAllowed = (address: string): boolean =>
     allowed.has(address) || isNeighbour(address) || hosted?.offers.isCache(address) === true;
-  const server = listen && createLanHttpServer([retrieval], { isAllowed });
+  const asked: LanRequestHandler[] = [retrieval];
+  const server = listen && createLanHttpServer(asked, { isAllowed });
   const portOn = (address: string): number | undefined => {
     const own = server?.listening === true ? (server.address() as AddressInfo) : undefined;
     return own && portAt({ host: own.address, port: own.port }, address);
@@ -94,17 +110,23 @@ export async function joinNeighbourhood(
   const discovery =
     finding === undefined || finder !== undefined
       ? undefined
-      : await discover({ ...finding, store, portOn, observer }, warn);
-  const source = new PeerSource({ peers, finder: finding && (finder ?? discovery), observer });
+      : await discover({ ...finding, store, portOn, beacon: secret && siteBeacon(secret), observer }, warn);
+  const lan = finding && (finder ?? discovery);
+  const source = new PeerSource({ peers: [...peers, ...siblings], finder: lan, observer });
+  const directory =
+    secret && server && new SiblingDirectory({ secret, siblings, finder: isShared ? undefined : lan, observer });
+  if (directory !== undefined) asked.push(directory);
   return {
     sources: hosted === undefined ? [source] : [hosted.source, source],
     // Who gives nothing away has nothing to offer.
     onOriginBlock: hosted && server && ((content, block) => hosted.offers.kept(content, block)),
+    directory,
     server,
     neighbours: () => [...(hosted?.neighbours() ?? []), ...source.neighbours.map((peer) => shown(peer, 'peer'))],
     leave: () => discovery?.close(),
     close() {
       hosted?.close();
+      directory?.close();
       discovery?.close();
       source.close();
     },

@@ -69,9 +69,14 @@ export interface BranchOptions extends RoleOptions {
   readonly maxContentInformationVersion?: 1 | 2 | undefined;
   /** Whether CDN-Cache-Control goes before Cache-Control (RFC 9213). @default false */
   readonly cdnCacheControl?: boolean | undefined;
+  /** What is described here is described with it, and siblings of the same site know each other by it. @default one for this run */
+  readonly secret?: ServerSecret | undefined;
   /** Undefined for a branch proxy that is alone. */
   readonly neighbourhood?: NeighbourhoodOptions | undefined;
 }
+
+/** What the secret of a branch is for, beside {@link SiblingDirectory}. */
+const SELF_DESCRIBED = 'peerdist self-described content, version 1';
 
 /** Whose publications they are: the same on every machine that serves an origin. */
 export const PUBLISHER = 'peerdist reverse';
@@ -114,13 +119,16 @@ export async function startBranch(options: BranchOptions, member?: Member): Prom
   const { metrics, admin, stores } = await open('branch', options, member);
   const { observer } = metrics;
   const { neighbourhood } = options;
-  const surroundings = { store: stores.blocks, finder: member?.finder, observer };
+  const { secret } = options;
+  const isShared = options.store?.kind === 'redis';
+  const surroundings = { store: stores.blocks, finder: member?.finder, secret, isShared, observer };
   const neighbours = await (neighbourhood && joinNeighbourhood(neighbourhood, surroundings))?.catch(async (error) => {
     await stores.close();
     await admin?.close(0);
     throw error;
   });
   const peerdist = await PeerDist.open({
+    serverSecret: secret?.derive(SELF_DESCRIBED),
     components: {
       hashProvider: hashProvider(options.hashProvider ?? 'native'),
       blockStore: stores.blocks,
@@ -138,6 +146,7 @@ export async function startBranch(options: BranchOptions, member?: Member): Prom
     cdnCacheControl: options.cdnCacheControl,
     // A head makes the hashes of what nobody has asked for yet, where it is asked for them.
     hashRequestFirst: options.upstream !== undefined,
+    directory: neighbours?.directory,
     records: stores.records,
     observer,
   });

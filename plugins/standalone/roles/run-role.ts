@@ -80,9 +80,7 @@ async function carry<S extends Service, V extends RunValues>(
   let onReload = (): void => {};
   terminal.onReload(() => onReload());
   const secrets: Secrets =
-    given === undefined && isSecretNeeded(role, values)
-      ? keptSecrets(values.stateDir, warn)
-      : [given ?? randomSecret()];
+    given === undefined && isSecretKept(role, values) ? keptSecrets(role, values, warn) : [given ?? randomSecret()];
   const store = storeOptions(values, role, () => secrets);
   const admin = values.admin === false ? undefined : values.admin;
   const adminToken = readAdminToken(values);
@@ -183,22 +181,33 @@ function keeper(stateDirectory: string, role: RoleName): Display['keeper'] {
   };
 }
 
-/** A branch seals nothing but what leaves its machine. */
-function isSecretNeeded(role: RoleName, { store }: RunValues): boolean {
-  return role === 'reverse' || role === 'head' || typeof store === 'object';
+/**
+ * A branch describes by it what lasts as long as its store, and knows its siblings by it: in memory that takes one that is there. A hosted cache
+ * seals nothing but what leaves its machine.
+ */
+export function isSecretKept(role: RoleName, { store, stateDir }: Pick<RunValues, 'store' | 'stateDir'>): boolean {
+  if (typeof store === 'object') return true;
+  if (role === 'hosted') return false;
+  return role !== 'branch' || store === 'disk' || existsSync(join(stateDir, SECRET_FILE));
 }
 
 /** The secrets that the state directory keeps; where it cannot keep any, one for this run. */
-function keptSecrets(directory: string, warn: (line: string) => void): Secrets {
+function keptSecrets(
+  role: RoleName,
+  { store, stateDir: directory }: Pick<RunValues, 'store' | 'stateDir'>,
+  warn: (line: string) => void,
+): Secrets {
+  // To a branch with a store of its own it is all the same, until there is another at its site.
+  const isTold = role !== 'branch' || typeof store === 'object';
   try {
     const { current, previous, isNew } = keptSecret(directory);
-    if (isNew)
+    if (isNew && isTold)
       warn(`made a server secret in ${directory}: peerdist secret export and import take it to other machines`);
     return [current, ...previous];
   } catch (error) {
     // One that is there and must not be used, or cannot be read, is for a person to look at.
     if (!isPeerDistError(error) || existsSync(join(directory, SECRET_FILE))) throw error;
-    warn(`${error.message}; made one for this run: branches will not recognise content after a restart`);
+    if (isTold) warn(`${error.message}; made one for this run: branches will not recognise content after a restart`);
     return [randomSecret()];
   }
 }
