@@ -116,8 +116,7 @@ export class OriginAnswers {
     if (isCoded(response)) return coded.receive(question, response, serving);
     const kept = this.#receivePromised(question, response) ?? this.#receivePlain(question, response);
     if (kept !== undefined) return kept;
-    // Of the one that was asked for alone; the others may have another answer.
-    if (severalRanges && (response.status === 206 || response.status === 416)) {
+    if (severalRanges && response.status === 206) {
       response.discard();
       landed('again');
       return serving.serveIdentity(request, next);

@@ -1234,7 +1234,7 @@ await t.test('a flood of queries that differ each time', async (test) => {
   test.equal(await get('/f?1'), 'peerdist; hit', 'what came before the limit is kept');
   test.same(
     [await get('/f?new'), await get('/f?new'), await get('/f?new')],
-    [miss, miss, 'peerdist; hit'],
+    ['peerdist; fwd=uri-miss', miss, 'peerdist; hit'],
     'the second time',
   );
   test.same([await get('/g'), await get('/g')], [miss, 'peerdist; hit'], 'what has no query is kept as ever');

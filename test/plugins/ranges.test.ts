@@ -665,6 +665,17 @@ await t.test('parts that contradict themselves', async (test) => {
     sub.ok(isPiece(await all.piece(0, 19), body, 0, 19));
     sub.same(all.branch.observations.failures, []);
   });
+  await test.test('a part of a longer whole under the same tag', async (sub) => {
+    const longer = seededBytes(16, 2_000);
+    const all = await pieces(sub, { body, etag: '"p"', headers: FRESH });
+    await all.piece(0, 99);
+    await quiet(all);
+    all.origin.resources.set('/f', { body: longer, etag: '"p"', headers: FRESH });
+    const answer = await all.whole();
+    sub.ok(!answer.complete || isWhole(answer, longer), 'is not put to it');
+    sub.ok(isWhole(await all.whole(), longer));
+    sub.same(all.branch.observations.failures, []);
+  });
   await test.test('a part in the middle that is of another length', async (sub) => {
     const all = await pieces(sub, { body, etag: '"p"', headers: FRESH });
     await all.piece(0, 99);
