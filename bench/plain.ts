@@ -1,4 +1,5 @@
 /** Origins that describe nothing: warm against described ones, cold against the host without plug-ins, and a crowd of clients that keep their connections. */
+import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 import { median, MiB, paired, seededBytes } from './measure.ts';
@@ -13,6 +14,7 @@ import {
   startNginx,
   startServer,
   wrk,
+  wrkLatency,
 } from './processes.ts';
 import { gigabytes, type Line, perSecond } from './report.ts';
 
@@ -91,82 +93,37 @@ async function cold(origin: string): Promise<Line[]> {
   ];
 }
 
-/** Many clients that have asked once and keep their connections, while some go on asking. */
+/** Many clients that have asked once and keep their connections, while some others go on asking. */
 async function crowd(origin: string): Promise<Line[]> {
+  if (!hasTool('wrk')) return [{ what: 'kept connections: wrk is not installed', value: 'skipped' }];
   const branch = await startCommand('branch', '--origin', origin, '--max-cache', '256MiB');
+  const ranges = scratchFile('crowd.lua', rangeScript('/plain.bin', MiB, 4096));
   curl(`${branch.url}/plain.bin`, '-r', '0-1048575');
+  await wrkLatency(branch.url, ranges, ACTIVE, SECONDS);
   const before = residentMemory(branch);
   const { port } = new URL(branch.url);
-  const clients: Client[] = [];
-  for (let count = 0; count < CLIENTS; count += 1) {
-    const client = new Client(Number(port));
-    clients.push(client);
-    await client.ask();
-  }
-  const seconds: number[] = [];
-  const until = performance.now() + SECONDS * 1000;
-  await Promise.all(
-    clients.slice(0, ACTIVE).map(async (client) => {
-      while (performance.now() < until) seconds.push(await client.ask());
-    }),
-  );
+  const idle: Socket[] = [];
+  while (idle.length < CLIENTS - ACTIVE) idle.push(await askOnce(Number(port)));
   const memory = residentMemory(branch) - before;
-  for (const client of clients) client.close();
+  const { perSecond: rate, p99 } = await wrkLatency(branch.url, ranges, ACTIVE, SECONDS);
+  for (const socket of idle) socket.destroy();
   await branch.stop();
-  const sorted = seconds.toSorted((a, b) => a - b);
-  const p99 = sorted[Math.floor(sorted.length * 0.99)] ?? 0;
   return [
     {
       what: `${CLIENTS.toLocaleString('en')} kept connections, ${ACTIVE} asking for warm 4 KiB ranges: p99; answers a second`,
-      value: `${(p99 * 1000).toFixed(1)} ms; ${perSecond(sorted.length / SECONDS)}`,
+      value: `${p99}; ${perSecond(rate)}`,
     },
     {
-      what: `the same: memory for each connection`,
-      value: `${(memory / CLIENTS / 1024).toFixed(1)} KiB`,
+      what: 'the same: memory for each kept connection',
+      value: `${(memory / idle.length / 1024).toFixed(1)} KiB`,
     },
   ];
 }
 
-const BODY_BYTES = 4096;
-
-/** One connection, one question at a time: no client library's queue is measured. */
-class Client {
-  readonly #socket: Socket;
-  #left = 0;
-  #answered = (): void => {};
-
-  constructor(port: number) {
-    this.#socket = connect({ port, host: '127.0.0.1', noDelay: true });
-    this.#socket.on('data', (chunk) => this.#take(chunk));
-  }
-
-  /** @returns seconds until the last byte */
-  async ask(): Promise<number> {
-    const start = performance.now();
-    const first = Math.floor(Math.random() * 255) * BODY_BYTES;
-    const answered = new Promise<void>((resolve, reject) => {
-      this.#answered = resolve;
-      this.#socket.once('error', reject);
-    });
-    this.#socket.write(
-      `GET /plain.bin HTTP/1.1\r\nHost: bench\r\nRange: bytes=${first}-${first + BODY_BYTES - 1}\r\n\r\n`,
-    );
-    await answered;
-    this.#socket.removeAllListeners('error');
-    return (performance.now() - start) / 1000;
-  }
-
-  close(): void {
-    this.#socket.destroy();
-  }
-
-  #take(chunk: Buffer): void {
-    if (this.#left === 0) {
-      const head = chunk.indexOf('\r\n\r\n');
-      if (head === -1 || !chunk.toString('latin1', 0, 12).endsWith('206')) throw new Error(chunk.toString('latin1'));
-      this.#left = head + 4 + BODY_BYTES;
-    }
-    this.#left -= chunk.byteLength;
-    if (this.#left === 0) this.#answered();
-  }
+/** A connection that has had one answer and is kept. */
+async function askOnce(port: number): Promise<Socket> {
+  const socket = connect({ port, host: '127.0.0.1' });
+  socket.write('GET /plain.bin HTTP/1.1\r\nHost: bench\r\nRange: bytes=0-99\r\n\r\n');
+  await once(socket, 'data');
+  return socket.pause();
 }

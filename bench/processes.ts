@@ -10,7 +10,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
 const running = new Set<ChildProcess>();
-const directory = mkdtempSync(join(tmpdir(), 'peerdist-bench-'));
+/** Everything a benchmark writes. */
+export const directory = mkdtempSync(join(tmpdir(), 'peerdist-bench-'));
 // nginx's workers run as another user.
 chmodSync(directory, 0o755);
 process.once('exit', () => {
@@ -205,12 +206,12 @@ export function timeToFirstByte(url: string, ...args: readonly string[]): number
   );
 }
 
-/** A script of wrk: random ranges of 64 KiB of a content. @param bytes of the content */
-export const rangeScript = (path: string, bytes: number): string => `
+/** A script of wrk: random ranges of a content. @param bytes of the content @param length of a range */
+export const rangeScript = (path: string, bytes: number, length = 65_536): string => `
   math.randomseed(7)
   request = function()
-    local first = math.random(0, ${bytes - 65536})
-    return wrk.format("GET", "${path}", { ["Range"] = "bytes=" .. first .. "-" .. (first + 65535) })
+    local first = math.random(0, ${bytes - length})
+    return wrk.format("GET", "${path}", { ["Range"] = "bytes=" .. first .. "-" .. (first + ${length - 1}) })
   end`;
 
 /** Requests a second by wrk: 64 connections, one thread. */
@@ -222,6 +223,18 @@ export function wrk(url: string, script: string, seconds: number): number {
 export async function wrkInBackground(url: string, script: string, seconds: number): Promise<number> {
   const { stdout } = await promisify(execFile)('wrk', ['-t1', '-c64', `-d${seconds}s`, '-s', script, url]);
   return wrkFigure(stdout);
+}
+
+/** The same with so many connections, beside whatever else is going on, and how long the slowest of a hundred answers takes. */
+export async function wrkLatency(
+  url: string,
+  script: string,
+  connections: number,
+  seconds: number,
+): Promise<{ readonly perSecond: number; readonly p99: string }> {
+  const args = ['-t1', `-c${connections}`, `-d${seconds}s`, '--latency', '-s', script, url];
+  const { stdout } = await promisify(execFile)('wrk', args);
+  return { perSecond: wrkFigure(stdout), p99: /99%\s+(\S+)/.exec(stdout)?.[1] ?? 'unknown' };
 }
 
 function wrkFigure(output: string): number {

@@ -7,6 +7,7 @@ import { benchHosted } from './hosted.ts';
 import { benchLoad } from './load.ts';
 import { benchMemory } from './memory.ts';
 import { benchOperate } from './operate.ts';
+import { benchPaired } from './paired.ts';
 import { benchPeers } from './peers.ts';
 import { benchPlain } from './plain.ts';
 import { benchReverse } from './reverse.ts';
@@ -20,6 +21,7 @@ const PARTS: Readonly<Record<string, () => Promise<Line[]>>> = {
   warm: benchWarm,
   cold: benchCold,
   plain: benchPlain,
+  paired: benchPaired,
   'first-byte': benchFirstByte,
   peers: benchPeers,
   hosted: benchHosted,

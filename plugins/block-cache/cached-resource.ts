@@ -215,10 +215,11 @@ export class CachedResource {
   }
 }
 
-/** Fields of a 200 that stay true for later answers out of the cache. */
+/** Fields of a 200 that stay true for later answers out of the cache. A cookie is for whoever asked. */
 export function cachedHead(headers: HeaderFields): HeaderFields {
   const head: Record<string, string | readonly string[] | undefined> = withoutFields(identityHead(headers), [
     ...ANSWER_FIELDS,
+    'set-cookie',
     ...(headers['content-encoding'] === 'peerdist' ? ['content-encoding'] : []),
   ]);
   for (const name of ANSWER_FIELDS) head[name] = undefined;

@@ -73,7 +73,8 @@ export class CodedAnswers {
     if (resource.whole !== undefined) this.#components.catalogue.remember(request, resource);
     landed('alone');
     try {
-      return await serving.serve(resource, request, next, status, { conditions: false });
+      const cookies = response.headers['set-cookie'];
+      return await serving.serve(resource, request, next, status, { conditions: false, cookies });
     } finally {
       resource.release();
     }

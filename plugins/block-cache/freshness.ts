@@ -171,7 +171,7 @@ function rulesOf(request: ProxyRequest, answer: JudgedAnswer, { clock, isTargete
   const requested = parseCacheControl(fieldValue(request.headers, 'cache-control'));
   const isForbidden = directives.has('no-store') || requested.has('no-store');
   // Cookies are for one user, whatever else the head says.
-  const personal = headers['set-cookie'] !== undefined && !directives.has('public') && !directives.has('s-maxage');
+  const personal = headers['set-cookie'] !== undefined;
   const isStorable = policy.storable() && !isForbidden && !personal && !directives.has('private');
   const mustAsk =
     directives.has('no-cache') ||

@@ -184,7 +184,8 @@ export class OriginAnswers {
   #freshen(request: ProxyRequest, stale: CachedResource, response: ProxyResponse): void {
     const { catalogue } = this.#components;
     const head = { ...stale.head, ...updatedFields(response.headers, stale) };
-    const headers = { ...head, age: response.headers['age'] };
+    const { age, 'set-cookie': cookies } = response.headers;
+    const headers = { ...head, age, 'set-cookie': cookies };
     const freshness = Freshness.of(request, { status: stale.status, headers }, this.#components.judging);
     if (freshness.isStorable) {
       stale.head = head;
@@ -261,7 +262,9 @@ export class OriginAnswers {
     const asked = response.status === 206 ? request : withoutRange(request);
     const told: CacheStatus = resource.freshness.isStorable ? `${status}; stored` : status;
     try {
-      return await serving.serve(resource, asked, next, told, { conditions: false, answer: response.headers });
+      const { headers } = response;
+      const cookies = headers['set-cookie'];
+      return await serving.serve(resource, asked, next, told, { conditions: false, answer: headers, cookies });
     } finally {
       resource.release();
     }

@@ -32,6 +32,8 @@ export interface ServeOptions {
   readonly conditions?: boolean | undefined;
   /** The origin's own answer to this very request, where that is what is being served. */
   readonly answer?: HeaderFields | undefined;
+  /** Cookies that the origin has just set for this client. */
+  readonly cookies?: HeaderFields[string];
   /** Milliseconds for the first byte; then the client gets an answer of its own. @default as long as the origin takes */
   readonly waitMs?: number | undefined;
 }
@@ -50,7 +52,7 @@ export class Serving {
     request: ProxyRequest,
     next: Next,
     status: CacheStatus,
-    { conditions, answer, waitMs }: ServeOptions = {},
+    { conditions, answer, cookies, waitMs }: ServeOptions = {},
   ): Promise<ProxyResponse> {
     const age = answer === undefined ? String(resource.freshness.age) : answer['age'];
     resource.hold();
@@ -60,7 +62,7 @@ export class Serving {
         {
           status: resource.status,
           statusText: resource.statusText,
-          head: answer === undefined ? resource.head : { ...resource.head, 'set-cookie': answer['set-cookie'] },
+          head: cookies === undefined ? resource.head : { ...resource.head, 'set-cookie': cookies },
           fields: { age, 'cache-status': cacheStatus(status, answer && fieldValue(answer, 'cache-status')) },
           validators: resource.validators,
           length: resource.length,
