@@ -85,7 +85,7 @@ async function workloads(site: Site): Promise<Line[]> {
     line('its sibling, first client', await measure(B, ORIGIN_PORT, plain, sibling), name === 'web page' ? 1.01 : 0.1);
     await site.stopBranches();
     const paired = await site.branch(A, '--upstream', `http://127.0.0.1:${HEAD_PORT}`);
-    line('branch with head, first client', await measure(A, HEAD_PORT, behindHead, paired), 1.01);
+    line('branch with head, first client', await measure(A, HEAD_PORT, behindHead, paired), 1.02);
     line('branch with head, second client', await measure(A, HEAD_PORT, behindHead, paired), 0.01);
     const neighbour = await site.branch(B, '--upstream', `http://127.0.0.1:${HEAD_PORT}`);
     line(
