@@ -89,7 +89,12 @@ export class Gaps {
       // Those bytes are for who asked for them. Everybody else asks at once, not one behind the other.
       break;
     }
-    const range = gapAround(resource, wanted, cursors.get(wanted.end)?.aheadBytes ?? 0);
+    const range = gapAround(
+      resource,
+      wanted,
+      cursors.get(wanted.end)?.aheadBytes ?? 0,
+      [...asked].map(({ range: each }) => each),
+    );
     const answered = this.#ask(resource, request, next, range, wanted);
     const question = { range, answered };
     asked.add(question);
@@ -160,11 +165,17 @@ export class Gaps {
   }
 }
 
-/** What to ask for: whole blocks, nothing that is there, and more than is wanted only up to what is fetched ahead. */
-function gapAround(resource: CachedResource, { offset, end }: Wanted, aheadBytes: number): ByteRange {
-  const before = resource.endBefore(offset);
-  const start = Math.max(before, offset - (offset % BLOCK_BYTES));
-  const limit = resource.nextAfter(offset);
+/** What to ask for: whole blocks, nothing that is there or asked for already, and more than is wanted only up to what is fetched ahead. */
+function gapAround(
+  resource: CachedResource,
+  { offset, end }: Wanted,
+  aheadBytes: number,
+  asked: readonly ByteRange[],
+): ByteRange {
+  const before = asked.map(rangeEnd).filter((each) => each <= offset);
+  const after = asked.map((each) => each.offset).filter((each) => each > offset);
+  const start = Math.max(resource.endBefore(offset), ...before, offset - (offset % BLOCK_BYTES));
+  const limit = Math.min(resource.nextAfter(offset), ...after);
   const stop = Math.min(limit, Math.ceil((end + aheadBytes) / BLOCK_BYTES) * BLOCK_BYTES);
   return { offset: start, length: stop - start };
 }
