@@ -51,7 +51,7 @@ class BlockCache {
   /** Undefined for a branch that asks nobody. */
   readonly #neighbours: Neighbours | undefined;
   /** Resources that are asked about behind their clients' backs. Bounded by the exchanges under way. */
-  readonly #revalidating = new Set<string>();
+  readonly #revalidating = new Set<CachedResource>();
 
   constructor({
     peerdist,
@@ -131,7 +131,7 @@ class BlockCache {
         request.report(this.#observer, hasWaited ? { type: 'collapsed' } : { type: 'lookup', result: 'hit' });
         return this.#serving.serve(resource, request, next, hasWaited ? 'fwd=uri-miss; collapsed' : 'hit');
       }
-    } else if ((isNews || resource.transfers.size > 0) && freshness.isJoinableFor(headers)) {
+    } else if ((isNews || resource.transfers.size > 0) && freshness.isJoinableFor(headers, isNews)) {
       // It has only just been asked for.
     } else if (resource.whole !== undefined && freshness.isFreshEnoughFor(headers)) {
       request.report(this.#observer, { type: 'lookup', result: 'hit' });
@@ -170,9 +170,8 @@ class BlockCache {
 
   /** Asks about what has just been given away stale (RFC 5861 3). Never rejects. */
   async #revalidate(resource: CachedResource, request: ProxyRequest, next: Next): Promise<void> {
-    const { key } = request;
-    if (this.#revalidating.has(key)) return;
-    this.#revalidating.add(key);
+    if (this.#revalidating.has(resource)) return;
+    this.#revalidating.add(resource);
     const headers = withoutFields(request.headers, [
       ...CONDITION_FIELDS,
       'range',
@@ -192,7 +191,7 @@ class BlockCache {
       // the next client asks again
     } finally {
       resource.release();
-      this.#revalidating.delete(key);
+      this.#revalidating.delete(resource);
     }
   }
 
@@ -285,7 +284,7 @@ class BlockCache {
       const length = fieldValue(response.headers, 'content-length');
       const isOther =
         (etag !== undefined && etag !== stale.validators.etag) ||
-        (length !== undefined && Number(length) !== stale.length);
+        (length !== undefined && stale.length !== undefined && Number(length) !== stale.length);
       if (isOther) this.#catalogue.forget(request);
     }
     return withCacheStatus(withoutCoding(response), 'fwd=bypass');

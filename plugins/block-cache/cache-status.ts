@@ -4,7 +4,6 @@ import type { ProxyResponse } from '../../lib/kit/index.ts';
 /** What became of a request (RFC 9211). */
 export type CacheStatus =
   | 'hit'
-  | 'hit; collapsed'
   | 'hit; detail=stale-while-revalidate'
   | 'fwd=stale; detail=stale-if-error'
   | 'fwd=partial'

@@ -49,8 +49,8 @@ const ENTRY_BYTES = 2048;
 const PART_BYTES = 2048;
 /** Label of everything this plug-in puts into the cache. */
 export const CONTENT_TAG = Buffer.from('peerdist-branch!', 'latin1');
-/** Parts of one content; what comes then is passed on and not kept. Policy, not protocol. */
-export const MAX_PARTS = 1024;
+/** Parts of one content; what comes then is given to who asked and not kept. Policy, not protocol. */
+const MAX_PARTS = 1024;
 /** Contents shorter than this are nobody's business but the branch's own: asking a peer costs more than they do. */
 export const MIN_SHARED_BYTES = 64 * 1024;
 
@@ -157,6 +157,13 @@ export class CachedResource {
     return undefined;
   }
 
+  /** True when all that a transfer has brought is described. */
+  isKept(transfer: Transfer): boolean {
+    if (transfer.receivedEnd === transfer.start) return true;
+    const part = this.partAt(transfer.start);
+    return part !== undefined && rangeEnd(part.range) >= transfer.receivedEnd;
+  }
+
   /** Where the last part or transfer before a missing byte ends. */
   endBefore(offset: number): number {
     let end = 0;
@@ -185,11 +192,12 @@ export class CachedResource {
     const { range } = part;
     const isInside = (inner: ByteRange, outer: ByteRange): boolean =>
       inner.offset >= outer.offset && rangeEnd(inner) <= rangeEnd(outer);
-    if (this.#parts.length >= MAX_PARTS || this.#parts.some((other) => isInside(range, other.range))) {
+    const superfluous = this.#parts.filter((other) => isInside(other.range, range));
+    const isFull = this.#parts.length - superfluous.length >= MAX_PARTS;
+    if (isFull || this.#parts.some((other) => isInside(range, other.range))) {
       void part.handle.close();
       return;
     }
-    const superfluous = this.#parts.filter((other) => isInside(other.range, range));
     // A reader may be on its way through them; they close with the resource.
     this.#retired.push(...superfluous);
     for (const { informationName } of superfluous) this.unkept.delete(informationName);

@@ -86,7 +86,7 @@ export class Catalogue {
   }
 
   /** Forgets a resource whose blocks did not match or whose content changed; what is wrong now stays wrong. */
-  distrust(request: ProxyRequest, error: unknown): void {
+  distrust(request: ProxyRequest, resource: CachedResource, error: unknown): void {
     const cause = error instanceof PeerDistMissingDataError ? error.cause : error;
     const mismatch = isPeerDistError(cause, 'ERR_PEERDIST_HASH_MISMATCH');
     if (mismatch) this.#observer({ type: 'content_information', result: 'rejected' });
@@ -96,7 +96,8 @@ export class Catalogue {
       isPeerDistError(cause, 'ERR_PEERDIST_ORIGIN_PROTOCOL') ||
       isPeerDistError(cause, 'ERR_PEERDIST_LENGTH_MISMATCH')
     ) {
-      this.forget(request);
+      // Somebody who reads an older state has nothing to say about a newer one.
+      if (this.has(request, resource)) this.forget(request);
     }
   }
 

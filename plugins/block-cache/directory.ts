@@ -57,6 +57,7 @@ const UNASKED: Omit<FreshnessRules, 'bornAt'> = {
   isForbidden: false,
   sharesAuthorized: false,
   isJoinable: false,
+  joinableUntil: 0,
   staleAt: 0,
   revalidatingUntil: 0,
   insteadOfErrorUntil: 0,

@@ -18,6 +18,8 @@ export interface FreshnessRules {
   readonly sharesAuthorized: boolean;
   /** True when a request that was waiting while the answer came may have it too. */
   readonly isJoinable: boolean;
+  /** Until when others may join it while it is still coming. */
+  readonly joinableUntil: number;
   readonly bornAt: number;
   readonly staleAt: number;
   /** Until when it may be given while it is being asked about (RFC 5861 3). */
@@ -46,6 +48,8 @@ export interface JudgingOptions {
 /** How long an answer is given when its origin cannot be reached, where the origin says nothing of it. Policy, not protocol. */
 const DISCONNECTED_MS = 24 * 3600_000;
 
+/** How long others may join a transfer whose origin says nothing of lifetimes. Policy, not protocol. */
+const MAX_JOIN_MS = 10 * 60_000;
 /** A time that has passed. */
 const NEVER = 0;
 
@@ -55,6 +59,7 @@ export class Freshness implements FreshnessRules {
   readonly isForbidden: boolean;
   readonly sharesAuthorized: boolean;
   readonly isJoinable: boolean;
+  readonly joinableUntil: number;
   readonly bornAt: number;
   readonly staleAt: number;
   readonly revalidatingUntil: number;
@@ -71,6 +76,7 @@ export class Freshness implements FreshnessRules {
     this.isForbidden = rules.isForbidden;
     this.sharesAuthorized = rules.sharesAuthorized;
     this.isJoinable = rules.isJoinable;
+    this.joinableUntil = rules.joinableUntil;
     this.bornAt = rules.bornAt;
     this.staleAt = rules.staleAt;
     this.revalidatingUntil = rules.revalidatingUntil;
@@ -82,12 +88,13 @@ export class Freshness implements FreshnessRules {
   /** As it can be kept. */
   get rules(): FreshnessRules {
     const { isStorable, isForbidden, sharesAuthorized, isJoinable, bornAt, staleAt } = this;
-    const { revalidatingUntil, insteadOfErrorUntil, disconnectedUntil } = this;
+    const { joinableUntil, revalidatingUntil, insteadOfErrorUntil, disconnectedUntil } = this;
     return {
       isStorable,
       isForbidden,
       sharesAuthorized,
       isJoinable,
+      joinableUntil,
       bornAt,
       staleAt,
       revalidatingUntil,
@@ -106,9 +113,14 @@ export class Freshness implements FreshnessRules {
     return this.#isGoodFor(headers, this.revalidatingUntil);
   }
 
-  /** True when the request that came meanwhile may have what is still coming, however short it lives. */
-  isJoinableFor(headers: HeaderFields): boolean {
-    return this.isJoinable && this.#isSharedWith(headers) && !asksAnew(headers);
+  /**
+   * True when the request that came meanwhile may have what is still coming.
+   *
+   * @param isNews it has waited for this answer: it may have it however short it lives
+   */
+  isJoinableFor(headers: HeaderFields, isNews: boolean): boolean {
+    const isInTime = isNews || this.#clock.now() < this.joinableUntil;
+    return this.isJoinable && isInTime && this.#isSharedWith(headers) && !asksAnew(headers);
   }
 
   /** True when this request gets the answer rather than an error. @param isDisconnected the origin gave none at all */
@@ -181,14 +193,16 @@ function rulesOf(request: ProxyRequest, answer: JudgedAnswer, { clock, isTargete
   const lifetimeMs = Math.min(policy.maxAge() * 1000, MAX_LIFETIME_MS);
   const bornAt = now - Math.min(ageSeconds * 1000 + delayMs, MAX_LIFETIME_MS);
   const staleAt = bornAt + lifetimeMs;
+  // Without an explicit lifetime the heuristic is ours: an answer outlives the transfer it is still part of, within reason.
+  const outlives = !isExplicit && !mustAsk;
   const whileAsking = seconds(directives.get('stale-while-revalidate')) ?? 0;
   const insteadOfError = seconds(directives.get('stale-if-error'));
   return {
     isForbidden,
     isStorable,
     sharesAuthorized: directives.has('public') || directives.has('s-maxage') || directives.has('must-revalidate'),
-    // Without an explicit lifetime the heuristic is ours: an answer outlives the transfer it is still part of.
-    isJoinable: isStorable && !directives.has('no-cache') && (staleAt > now || (!isExplicit && !mustAsk)),
+    isJoinable: isStorable && !directives.has('no-cache') && (staleAt > now || outlives),
+    joinableUntil: outlives ? Math.max(staleAt, now + MAX_JOIN_MS) : staleAt,
     bornAt,
     staleAt,
     revalidatingUntil: mustAsk ? staleAt : staleAt + whileAsking * 1000,

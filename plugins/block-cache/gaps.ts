@@ -147,12 +147,13 @@ export class Gaps {
       leash.release();
       return undefined;
     }
-    return Readable.from(
-      slice(keeper.counted(request, response), wanted.offset - got.offset, wanted.end - wanted.offset),
-      {
-        objectMode: false,
-      },
-    );
+    const source = keeper.counted(request, response);
+    const alone = Readable.from(slice(source, wanted.offset - got.offset, wanted.end - wanted.offset), {
+      objectMode: false,
+    });
+    // One that is destroyed unread never gets to its source.
+    alone.once('close', () => source.destroy());
+    return alone;
   }
 
   #courseOf(resource: CachedResource): Course {

@@ -24,6 +24,7 @@ const SLICE_BYTES = 1024 * 1024;
 /** What the origin sends becomes part of a resource: at once for those who read it meanwhile, and in the store when it has come. */
 export class Keeper {
   readonly #components: KeeperComponents;
+  readonly #combining = new WeakSet<CachedResource>();
 
   constructor(components: KeeperComponents) {
     this.#components = components;
@@ -46,6 +47,8 @@ export class Keeper {
       length: range?.length,
       isPrivate: () => isPrivate(resource, transfer),
       onBytes: this.#onBytes(request),
+      // Nobody can begin to read any more what is only passed on.
+      onGiveUp: () => (resource.isBroken ||= resource.parts.length === 0),
     });
     if (transfer === undefined) return false;
     void this.#settle(resource, request, transfer, () => this.#keepRecorded(resource, transfer));
@@ -101,8 +104,10 @@ export class Keeper {
     } catch {
       // The clients have their bytes; that nothing was learnt from them shows in the metrics.
     }
-    if (resource.parts.length === 0 && resource.length !== 0) resource.isBroken = true;
+    if (resource.parts.length === 0 && resource.length !== 0) resource.isBroken ||= resource.transfers.size === 1;
     else if (catalogue.has(request, resource)) catalogue.remember(request, resource);
+    // Who reads what has not been kept needs it to the end.
+    if (!resource.isKept(transfer)) await transfer.idle();
     resource.transfers.delete(transfer);
     transfer.release();
     if (resource.transfers.size === 0) await this.#combine(resource, request);
@@ -113,7 +118,14 @@ export class Keeper {
   async #combine(resource: CachedResource, request: ProxyRequest): Promise<void> {
     const { catalogue, peerdist } = this.#components;
     const { parts, length = 0 } = resource;
-    if (parts.length < 2 || length > MAX_COMBINED_BYTES || !resource.covers({ offset: 0, length })) return;
+    if (
+      this.#combining.has(resource) ||
+      parts.length < 2 ||
+      length > MAX_COMBINED_BYTES ||
+      !resource.covers({ offset: 0, length })
+    )
+      return;
+    this.#combining.add(resource);
     const shared = { isPrivate: length < MIN_SHARED_BYTES };
     const recorder = peerdist.client.record(CONTENT_TAG, { version: 1, isPrivate: () => shared.isPrivate });
     try {
@@ -128,10 +140,13 @@ export class Keeper {
         }
       }
       const encoded = await recorder.finish();
+      this.#components.observer({ type: 'hashed', bytes: length });
       resource.addPart(await openPart(peerdist, encoded, shared), encoded);
       if (catalogue.has(request, resource)) catalogue.remember(request, resource);
     } catch {
       // It goes on to be served from its parts.
+    } finally {
+      this.#combining.delete(resource);
     }
   }
 

@@ -175,7 +175,8 @@ export class OriginAnswers {
     }
     if (!isOurs) return withCacheStatus(withoutCoding(response), 'fwd=stale');
     response.discard();
-    if (same) return serving.serve(stale, request, next, 'fwd=stale; fwd-status=304');
+    const cookies = response.headers['set-cookie'];
+    if (same) return serving.serve(stale, request, next, 'fwd=stale; fwd-status=304', { cookies });
     catalogue.forget(request);
     return serving.serveIdentity(request, next);
   }
@@ -184,8 +185,7 @@ export class OriginAnswers {
   #freshen(request: ProxyRequest, stale: CachedResource, response: ProxyResponse): void {
     const { catalogue } = this.#components;
     const head = { ...stale.head, ...updatedFields(response.headers, stale) };
-    const { age, 'set-cookie': cookies } = response.headers;
-    const headers = { ...head, age, 'set-cookie': cookies };
+    const headers = { ...head, age: response.headers['age'] };
     const freshness = Freshness.of(request, { status: stale.status, headers }, this.#components.judging);
     if (freshness.isStorable) {
       stale.head = head;

@@ -71,13 +71,14 @@ export class Serving {
         { conditions },
       );
       // Several ranges read on while the body flows.
-      if (response.body instanceof Readable) response.body.once('close', () => resource.release());
+      if (response.body instanceof Readable && !response.body.closed)
+        response.body.once('close', () => resource.release());
       else resource.release();
       return response;
     } catch (error) {
       resource.release();
       if (request.signal.aborted) throw error;
-      this.#components.catalogue.distrust(request, error);
+      this.#components.catalogue.distrust(request, resource, error);
       return this.serveIdentity(request, next);
     }
   }
@@ -120,7 +121,7 @@ export class Serving {
         onOriginBytes: (bytes) => request.report(observer, { type: 'delivered', source: 'origin', bytes }),
       });
     }
-    stream.once('error', (error) => catalogue.distrust(request, error));
+    stream.once('error', (error) => catalogue.distrust(request, resource, error));
     return this.#primed(stream, request, waitMs);
   }
 

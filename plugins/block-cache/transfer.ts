@@ -14,10 +14,14 @@ export interface TransferOptions {
   readonly recorder: ContentRecorder | undefined;
   /** Bytes that may wait for being described: a body up to this is described after its clients have it. */
   readonly deferredBytes: number;
-  /** Milliseconds it goes on after its last reader has left. */
+  /** Bytes past which a body without a length is no longer kept, but passed on. */
+  readonly maxBytes: number;
+  /** Milliseconds it goes on after its last reader has left, or without a first one. */
   readonly lingerMs: number;
   readonly clock: Clock;
   readonly onBytes: (bytes: number) => void;
+  /** Called when it is only passed on from now on, and not kept. */
+  readonly onGiveUp?: (() => void) | undefined;
 }
 
 /** Bytes the origin may be ahead of the fastest reader: a body nobody comes to the end of is not fetched for nothing. Policy, not protocol. */
@@ -54,6 +58,7 @@ export class Transfer {
   /** Describing has failed: the readers get their bytes, and nobody else will. */
   #gaveUp = false;
   #cancelTimer: (() => void) | undefined;
+  #onIdle: (() => void) | undefined;
   #wakeDescriber: (() => void) | undefined;
 
   constructor(source: Readable, options: TransferOptions) {
@@ -66,11 +71,13 @@ export class Transfer {
     source.on('data', (chunk: Uint8Array) => this.#take(chunk));
     source.once('error', (error) => this.#fail(error));
     const ended = new Promise<void>((resolve) => source.once('close', resolve)).then(() => this.#end());
+    this.#linger();
     this.done = ended.then(() => this.#describeRest()).then(() => this.#error === undefined && !this.#gaveUp);
   }
 
   /** Where its last byte ends in the content, as far as that is known. */
   get end(): number | undefined {
+    if (this.#hasEnded) return this.receivedEnd;
     return this.#length === undefined ? undefined : this.start + this.#length;
   }
 
@@ -97,8 +104,9 @@ export class Transfer {
 
   /** Ends it there: somebody else brings what follows. */
   endAt(offset: number): void {
-    this.#length = Math.max(this.#received, offset - this.start);
+    this.#length = Math.max(this.#received, Math.min(offset - this.start, this.#length ?? Infinity));
     this.#checkEnd();
+    for (const reader of this.#readers) reader.wake();
   }
 
   /** Bytes from one position up to another, as they come; ends early where they go on in the store or elsewhere. */
@@ -107,7 +115,7 @@ export class Transfer {
       this.#readers.delete(reader);
       this.#readerLeft();
     });
-    this.#cancelTimer?.();
+    if (!this.#hasEnded) this.#cancelTimer?.();
     this.#readers.add(reader);
     return reader;
   }
@@ -117,13 +125,18 @@ export class Transfer {
     const at = offset - this.start;
     if (at < this.#received) return this.#chunks.pieceAt(at) ?? this.recorder?.peek(at);
     if (this.#error !== undefined) throw this.#error;
-    return this.#hasEnded || at === this.#length ? undefined : 'later';
+    return this.#hasEnded || at >= (this.#length ?? Infinity) ? undefined : 'later';
   }
 
   /** A reader has moved on: the origin may be asked for more. */
   resume(): void {
     if (this.#gaveUp) this.#dropRead();
     if (this.#source.isPaused() && !this.#isFarAhead() && !this.#isBehind()) this.#source.resume();
+  }
+
+  /** Resolves when nobody reads from it. */
+  async idle(): Promise<void> {
+    if (this.#readers.size > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
   }
 
   /** Lets go of what is held: it is to be had elsewhere now, or not at all. */
@@ -144,6 +157,7 @@ export class Transfer {
     this.#received += piece.byteLength;
     this.#checkEnd();
     for (const reader of this.#readers) reader.wake();
+    if (this.recorder !== undefined && this.#received > this.#options.maxBytes) this.#giveUp();
     if (this.recorder !== undefined && this.#chunks.bytes > this.#options.deferredBytes)
       void this.#describe(this.#options.deferredBytes);
     if (this.#isFarAhead() || this.#isBehind()) this.#source.pause();
@@ -198,7 +212,7 @@ export class Transfer {
         await yieldToOthers();
       }
     } catch {
-      this.#gaveUp = true;
+      this.#giveUp();
     } finally {
       this.#describing = false;
       this.#wakeDescriber?.();
@@ -220,6 +234,12 @@ export class Transfer {
     await this.#describe(0);
   }
 
+  #giveUp(): void {
+    if (this.#gaveUp) return;
+    this.#gaveUp = true;
+    this.#options.onGiveUp?.();
+  }
+
   /** What every reader has had, once nobody can come after them. */
   #dropRead(): void {
     let slowest = this.#received;
@@ -232,11 +252,16 @@ export class Transfer {
 
   #readerLeft(): void {
     if (this.#readers.size > 0) return;
+    this.#onIdle?.();
     if (this.#hasEnded) {
       this.#wakeDescriber?.();
       return;
     }
     this.#source.resume();
+    this.#linger();
+  }
+
+  #linger(): void {
     this.#cancelTimer = this.#options.clock.after(this.#options.lingerMs, () =>
       this.#fail(new PeerDistAbortError('close')),
     );

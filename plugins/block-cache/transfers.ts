@@ -9,6 +9,8 @@ export interface TransfersOptions {
   /** Bytes that may wait in memory, all transfers together. */
   readonly maxPendingBytes: number;
   readonly lingerMs: number;
+  /** Bytes of one content that are kept. */
+  readonly maxContentBytes: number;
   readonly clock: Clock;
 }
 
@@ -20,6 +22,8 @@ export interface TransferPlan {
   /** Whether peers are to get none of it; asked when it is described. */
   readonly isPrivate: () => boolean;
   readonly onBytes: (bytes: number) => void;
+  /** Called when it is only passed on from now on, and not kept. */
+  readonly onGiveUp?: (() => void) | undefined;
 }
 
 /**
@@ -65,14 +69,14 @@ export class Transfers {
 
   #begin(
     response: ProxyResponse,
-    { start, length, onBytes }: TransferPlan,
+    { start, length, onBytes, onGiveUp }: TransferPlan,
     recorder: ContentRecorder | undefined,
     deferredBytes: number,
     reservedBytes: number,
   ): Transfer {
-    const { lingerMs, clock } = this.#options;
-    const source = response.stream();
-    const transfer = new Transfer(source, { start, length, recorder, deferredBytes, lingerMs, clock, onBytes });
+    const { lingerMs, maxContentBytes: maxBytes, clock } = this.#options;
+    const common = { start, length, maxBytes, lingerMs, clock, onBytes, onGiveUp };
+    const transfer = new Transfer(response.stream(), { ...common, recorder, deferredBytes });
     this.#pendingBytes += reservedBytes;
     void transfer.released.then(() => (this.#pendingBytes -= reservedBytes));
     return transfer;

@@ -21,7 +21,7 @@ export interface UpstreamOptions {
   readonly warn?: ((line: string) => void) | undefined;
 }
 
-/** Milliseconds in which nobody tries again what could not be connected to; then one request does, and the others wait for what it finds. Policy. */
+/** Milliseconds in which nobody tries again what could not be connected to; then one request does, and the others go on without it. Policy. */
 export const AWAY_MS = 5_000;
 
 /** A request was repeatable and the connection broke before the answer: it may go another way. */

@@ -399,6 +399,23 @@ await t.test('16 ranges at once', async (test) => {
   test.same(all.branch.observations.failures, []);
 });
 
+await t.test('ranges that follow each other, all asked for before any is answered', async (test) => {
+  const all = await pieces(test, big());
+  await all.piece(0, 99);
+  const gate = new Gate();
+  all.origin.resources.set('/f', { ...big(), beforeHead: gate.passed });
+  const length = BIG.byteLength / 16;
+  const order = Array.from({ length: 16 }, (_, index) => (index * 7) % 16);
+  const answers = order.map((index) => all.piece(index * length, (index + 1) * length - 1));
+  await until(() => all.branch.received.length === 17, 'all have asked');
+  gate.open();
+  for (const [at, answer] of (await Promise.all(answers)).entries()) {
+    const index = order[at] as number;
+    test.ok(isPiece(answer, BIG, index * length, (index + 1) * length - 1), `range ${index}`);
+  }
+  test.ok(askedBytes(all.origin) <= 1.02 * BIG.byteLength, `${askedBytes(all.origin)} bytes of the origin`);
+});
+
 await t.test('several ranges of a cold content in one request', async (test) => {
   const all = await pieces(test, big());
   const spans = Array.from({ length: 8 }, (_, index): Span => [index * MiB + 1_000, index * MiB + 70_000]);
