@@ -26,13 +26,14 @@ const LINGER_MS = 2_000;
  */
 export class OriginRun {
   readonly firstOrdinal: number;
-  readonly lastOrdinal: number;
   readonly #content: DescribedContent;
   readonly #clock: Clock;
   readonly #controller = new AbortController();
   readonly #waiters = new Map<number, Waiter>();
   readonly #hooks: OriginRunHooks;
   #ordinal: number;
+  #lastOrdinal: number;
+  #isCut = false;
   #wake: (() => void) | undefined;
   #cancelLinger: (() => void) | undefined;
   #ended = false;
@@ -49,7 +50,7 @@ export class OriginRun {
     this.#clock = clock;
     this.#hooks = hooks;
     this.firstOrdinal = ordinals.first;
-    this.lastOrdinal = ordinals.last;
+    this.#lastOrdinal = ordinals.last;
     this.#ordinal = ordinals.first;
     this.#transfer(fetch).then(
       () => this.#end(undefined),
@@ -62,9 +63,16 @@ export class OriginRun {
     return (
       !this.#ended &&
       ordinal >= this.#ordinal &&
-      ordinal <= Math.min(this.lastOrdinal, this.#ordinal + ahead) &&
+      ordinal <= Math.min(this.#lastOrdinal, this.#ordinal + ahead) &&
       !this.#waiters.has(ordinal)
     );
+  }
+
+  /** Another transfer begins there: this one goes no further, unless somebody waits for what follows. */
+  endBefore(ordinal: number): void {
+    if (this.#ended || ordinal <= this.#ordinal || ordinal > this.#lastOrdinal) return;
+    this.#lastOrdinal = Math.max(ordinal - 1, ...this.#waiters.keys());
+    this.#isCut = true;
   }
 
   /** The block's bytes as they came, unverified. */
@@ -95,12 +103,13 @@ export class OriginRun {
 
   async #transfer(fetch: Fetch): Promise<void> {
     const start = this.#content.block(this.firstOrdinal).offset;
-    const end = rangeEnd(this.#content.block(this.lastOrdinal));
+    const end = rangeEnd(this.#content.block(this.#lastOrdinal));
     const chunks = await fetch({ offset: start, length: end - start }, this.#controller.signal);
     let block = this.#nextBlock();
     let fill = 0;
     for await (const chunk of chunks) {
       for (let at = 0; at < chunk.byteLength;) {
+        if (block === undefined && this.#isCut) return;
         if (block === undefined)
           throw new PeerDistError('ERR_PEERDIST_LENGTH_MISMATCH', 'the origin sent more than was asked for');
         const piece = chunk.subarray(at, at + block.byteLength - fill);
@@ -115,6 +124,8 @@ export class OriginRun {
           if (block !== undefined) await this.#demand();
         }
       }
+      // What the line goes on to carry is lost.
+      if (block === undefined && this.#isCut) return;
       // An origin that sends everything and does not end its answer must not keep the transfer open.
       if (block === undefined) this.#lingerIfIdle();
     }
@@ -124,7 +135,7 @@ export class OriginRun {
 
   #nextBlock(): Uint8Array | undefined {
     // Its own memory, not the pool's: the store is going to keep it.
-    return this.#ordinal > this.lastOrdinal
+    return this.#ordinal > this.#lastOrdinal
       ? undefined
       : Buffer.allocUnsafeSlow(this.#content.block(this.#ordinal).length);
   }

@@ -125,6 +125,7 @@ export class OriginSource implements BlockSource {
     const fetch = (missing: ByteRange, abort: AbortSignal): ReturnType<FetchMissing> =>
       fetchMissing(missing, { reason, signal: abort });
     const started = this.#clock.now();
+    for (const other of this.#runs) other.endBefore(ordinal);
     const run: OriginRun = new OriginRun(content, { first: ordinal, last }, fetch, this.#clock, {
       onFirstBlock: () => this.#onFirstBlock(this.#clock.now() - started),
       onEnd: () => {

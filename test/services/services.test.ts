@@ -262,6 +262,32 @@ await t.test('two readers share a transfer; one far ahead gets its own', async (
   test.ok(origin.asked.includes(`${690 * SMALL}+${10 * SMALL}`), origin.asked.join(' '));
 });
 
+await t.test('a transfer goes no further than to where another has begun', async (test) => {
+  const origin = new ScriptedOrigin(manyBytes, { chunkBytes: 130 });
+  const clock = new ManualClock();
+  const source = new OriginSource({ clock });
+  const ask = (ordinal: number): Promise<Uint8Array | undefined> =>
+    source.retrieve(request(ordinal, origin.fetch, { content: many }), { signal: never });
+  await ask(0);
+  await ask(300);
+  for (let ordinal = 1; ordinal < 300; ordinal += 1) await ask(ordinal);
+  await turns();
+  const [first, second] = origin.transfers;
+  test.same([origin.transfers.length, first?.closed], [2, true], 'at once, not when it has lingered');
+  test.ok((first?.sent ?? 0) < 300 * SMALL + 130, `${first?.sent} bytes of a transfer of 300 blocks`);
+  test.ok(isBlock(await ask(301), 301, many, manyBytes), 'where the other one goes on');
+  test.equal(origin.transfers.length, 2);
+
+  // Who waits already for what follows gets it from where it waits.
+  const late = [ask(301 + 200), ask(301 + 257)];
+  await turns(1);
+  for (let ordinal = 302; ordinal < 501; ordinal += 1) await ask(ordinal);
+  for (const [index, bytes] of (await Promise.all(late)).entries())
+    test.ok(isBlock(bytes, [501, 558][index] as number, many, manyBytes));
+  test.notOk(second?.signal.aborted);
+  test.equal(origin.transfers.length, 3);
+});
+
 await t.test('blocks that are held end a range', async (test) => {
   for (const held of [(ordinal: number) => ordinal === 5, async (ordinal: number) => ordinal === 5]) {
     const origin = new ScriptedOrigin(BODY);
