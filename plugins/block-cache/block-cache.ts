@@ -1,3 +1,5 @@
+import { Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { type Clock, systemClock } from '../../lib/clock.ts';
 import {
   CONDITION_FIELDS,
@@ -25,6 +27,9 @@ import { OriginAnswers } from './origin-answers.ts';
 import { Serving } from './serve.ts';
 import { Transfers } from './transfers.ts';
 import { isCoded, withoutCoding } from './upstream.ts';
+
+/** Milliseconds for which what is new is fetched behind everybody's back. Policy, not protocol. */
+const MAX_REVALIDATION_MS = 5 * 60_000;
 
 /**
  * The forward side: a shared HTTP cache (RFC 9111) whose bodies are verified blocks. It asks origins for content information on behalf of clients
@@ -179,17 +184,20 @@ class BlockCache {
       'cache-control',
       'pragma',
     ]);
-    // Nobody waits for it: it ends by the time limits of the way to the origin.
-    const own = request.with({ method: 'GET', headers, signal: new AbortController().signal, onInterim: undefined });
+    // Nobody waits for it, so that only time can end it.
+    const timeout = new AbortController();
+    const cancel = this.#clock.after(MAX_REVALIDATION_MS, () => timeout.abort());
+    const own = request.with({ method: 'GET', headers, signal: timeout.signal, onInterim: undefined });
     resource.hold();
     try {
       const response = await this.#origin.fetch(own, next, resource, () => {});
-      for await (const _ of response.stream()) {
-        // What is new goes to the store on its way here.
-      }
+      const isKept = fieldValue(response.headers, 'cache-status')?.endsWith('; stored') === true;
+      if (!isKept) response.discard();
+      else await pipeline(response.stream(), new Writable({ write: (_chunk, _encoding, done) => done() }), timeout);
     } catch {
       // the next client asks again
     } finally {
+      cancel();
       resource.release();
       this.#revalidating.delete(resource);
     }

@@ -56,7 +56,10 @@ export class Catalogue {
   /** Keeps a resource where a shared cache may keep the answer (RFC 9111 3); else it serves its one exchange and is gone. */
   remember(request: ProxyRequest, resource: CachedResource): void {
     const names = selectingNames(resource.head);
-    if (!resource.freshness.isStorable || names === undefined) return;
+    if (!resource.freshness.isStorable || names === undefined) {
+      if (this.has(request, resource)) this.forget(request);
+      return;
+    }
     if (!this.has(request, resource)) resource.hold();
     // While nothing of its content is here, it is of use to this process alone.
     if (resource.parts.length === 0 && resource.length !== 0) {

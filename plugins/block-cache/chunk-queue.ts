@@ -1,4 +1,7 @@
 const NOTHING = new Uint8Array();
+/** Chunks shorter than this are put together: an origin that sends single bytes would cost a hundred times what it sends. */
+const MIN_CHUNK_BYTES = 4096;
+const PACK_BYTES = 16_384;
 /** Places of taken chunks that are cleared away together. */
 const MAX_TAKEN = 256;
 
@@ -10,6 +13,9 @@ export class ChunkQueue {
   #head = 0;
   #end = 0;
   #bytes = 0;
+  /** Where short chunks are put together, and how much of it is taken. */
+  #open: Uint8Array | undefined;
+  #fill = 0;
 
   /** Bytes here. */
   get bytes(): number {
@@ -27,10 +33,31 @@ export class ChunkQueue {
 
   push(chunk: Uint8Array): void {
     if (chunk.byteLength === 0) return;
-    this.#chunks.push(chunk);
-    this.#starts.push(this.#end);
+    if (chunk.byteLength >= MIN_CHUNK_BYTES || !this.#extend(chunk)) {
+      this.#starts.push(this.#end);
+      this.#chunks.push(chunk.byteLength >= MIN_CHUNK_BYTES ? chunk : this.#pack(chunk));
+    }
     this.#end += chunk.byteLength;
     this.#bytes += chunk.byteLength;
+  }
+
+  /** Puts a short chunk to the last one; not to the first, which may be being taken. */
+  #extend(chunk: Uint8Array): boolean {
+    const last = this.#chunks.length - 1;
+    const pack = this.#open;
+    if (pack === undefined || last <= this.#head || this.#chunks[last]?.buffer !== pack.buffer) return false;
+    if (this.#fill + chunk.byteLength > PACK_BYTES) return false;
+    pack.set(chunk, this.#fill);
+    this.#fill += chunk.byteLength;
+    this.#chunks[last] = pack.subarray(0, this.#fill);
+    return true;
+  }
+
+  #pack(chunk: Uint8Array): Uint8Array {
+    this.#open = new Uint8Array(PACK_BYTES);
+    this.#open.set(chunk);
+    this.#fill = chunk.byteLength;
+    return this.#open.subarray(0, this.#fill);
   }
 
   /** Takes the first one out. */

@@ -31,6 +31,8 @@ export interface CodedAnswersComponents {
 /** Makes something of answers whose body is content information (MS-PCCRTP 3.1). */
 export class CodedAnswers {
   readonly #components: CodedAnswersComponents;
+  /** Bytes of content information being read, all answers together: twice what one may have. */
+  #readingBytes = 0;
 
   constructor(components: CodedAnswersComponents) {
     this.#components = components;
@@ -123,8 +125,14 @@ export class CodedAnswers {
   async #open(request: ProxyRequest, response: ProxyResponse): Promise<CachedResource> {
     const { peerdist, options, judging } = this.#components;
     const observer = request.observedBy(this.#components.observer);
+    let taken = 0;
+    const mayTake = (bytes: number): boolean => {
+      taken += bytes;
+      this.#readingBytes += bytes;
+      return this.#readingBytes <= 2 * options.maxContentInformationBytes;
+    };
     try {
-      const encoded = await readSmallBody(response, options.maxContentInformationBytes);
+      const encoded = await readSmallBody(response, options.maxContentInformationBytes, mayTake);
       observer({ type: 'wan', kind: 'content_information', bytes: encoded.byteLength });
       const validators = validatorsOf(response.headers);
       if (!canName(validators)) throw contradiction('a coded answer without a validator');
@@ -149,6 +157,7 @@ export class CodedAnswers {
       observer({ type: 'content_information', result: 'received' });
       return resource;
     } finally {
+      this.#readingBytes -= taken;
       response.discard();
     }
   }

@@ -13,7 +13,9 @@ export function conditionsFor(
 ): { readonly fields: HeaderFields; readonly whose: Whose } | undefined {
   if (!hasConditions(headers)) {
     if (etag !== undefined) return { fields: { 'if-none-match': etag }, whose: 'ours' };
-    return { fields: lastModified === undefined ? {} : { 'if-modified-since': lastModified }, whose: 'ours' };
+    // A date cannot tell one user's page from another's.
+    if (lastModified === undefined || isPersonal(headers)) return { fields: {}, whose: 'ours' };
+    return { fields: { 'if-modified-since': lastModified }, whose: 'ours' };
   }
   // The client has another state than we, and the origin may still have ours (RFC 9111 4.3.1).
   const theirs = fieldValue(headers, 'if-none-match');
@@ -21,4 +23,9 @@ export function conditionsFor(
   if (theirs === undefined || etag === undefined || isForOrigin || theirs.trim() === '*' || theirs.includes(etag))
     return undefined;
   return { fields: { 'if-none-match': `${theirs}, ${etag}` }, whose: 'both' };
+}
+
+/** True for requests whose answers may be for one user, whatever their origin forgets to say. */
+export function isPersonal(headers: HeaderFields): boolean {
+  return headers['authorization'] !== undefined || headers['cookie'] !== undefined;
 }

@@ -19,7 +19,7 @@ import { withCacheStatus } from './cache-status.ts';
 import { cachedHead, CachedResource } from './cached-resource.ts';
 import { type Catalogue, selectingNames } from './catalogue.ts';
 import type { CodedAnswers } from './coded-answers.ts';
-import { conditionsFor, type Whose } from './conditions.ts';
+import { conditionsFor, isPersonal, type Whose } from './conditions.ts';
 import { type Landing, Leash } from './flights.ts';
 import { Freshness, type JudgingOptions } from './freshness.ts';
 import type { Keeper } from './keeper.ts';
@@ -220,8 +220,8 @@ export class OriginAnswers {
     if (range === 'contradiction') return undefined;
     const freshness = this.#judge(question, response);
     const validators = validatorsOf(response.headers);
-    const isUseful =
-      freshness.staleAt > clock.now() || validators.etag !== undefined || validators.lastModified !== undefined;
+    const isDated = validators.lastModified !== undefined && !isPersonal(request.headers);
+    const isUseful = freshness.staleAt > clock.now() || validators.etag !== undefined || isDated;
     if (!freshness.isStorable || !isUseful || selectingNames(response.headers) === undefined) return undefined;
     const isPart = response.status === 206;
     if (isPart && !isStrongTag(validators.etag)) return undefined;
@@ -230,10 +230,7 @@ export class OriginAnswers {
     const length = response.body === null ? 0 : total;
     if (length !== undefined && length > options.maxContentBytes) return undefined;
     // Parts of one state of a content belong together (RFC 9111 3.4).
-    const same =
-      isPart && stale !== undefined && stale.length === total && sameBytes(validators, stale.validators)
-        ? stale
-        : undefined;
+    const same = isPart && stale !== undefined && isSameState(stale, response, total) ? stale : undefined;
     if (stale === undefined && !this.#queries.admits(request)) return undefined;
     const resource = same ?? resourceOf(response, freshness, length, clock);
     if (same !== undefined) {
@@ -313,6 +310,15 @@ function bodyRange({ status, headers }: ProxyResponse): ByteRange | undefined | 
   // Several parts in one body, or a head that contradicts itself.
   const range = parseContentRange(fieldValue(headers, 'content-range'))?.range;
   return range === undefined || (length !== undefined && length !== range.length) ? 'contradiction' : range;
+}
+
+/** Whether an answer brings bytes of what is known: the same state, in the same coding. */
+function isSameState(known: CachedResource, { headers }: ProxyResponse, total: number | undefined): boolean {
+  return (
+    known.length === total &&
+    sameBytes(validatorsOf(headers), known.validators) &&
+    fieldValue(headers, 'content-encoding') === known.contentCoding
+  );
 }
 
 /** Errors of the origin and the way to it, rather than of the client or ourselves. */

@@ -205,14 +205,19 @@ async function* counted(response: ProxyResponse, observer: Observer): AsyncGener
 /**
  * Reads a body that must be small.
  *
- * @throws {@link PeerDistError} `ERR_PEERDIST_LIMIT` as soon as it is not
+ * @param mayTake asked about each chunk: whether there is room for it beside the others that are being read
+ * @throws {@link PeerDistError} `ERR_PEERDIST_LIMIT` as soon as it is not, or there is no room
  */
-export async function readSmallBody(response: ProxyResponse, maxBytes: number): Promise<Uint8Array> {
+export async function readSmallBody(
+  response: ProxyResponse,
+  maxBytes: number,
+  mayTake: (bytes: number) => boolean = () => true,
+): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of response.stream() as AsyncIterable<Uint8Array>) {
     bytes += chunk.byteLength;
-    if (bytes > maxBytes)
+    if (bytes > maxBytes || !mayTake(chunk.byteLength))
       throw new PeerDistError('ERR_PEERDIST_LIMIT', 'content information is larger than the limit', {
         expected: maxBytes,
       });
