@@ -47,6 +47,8 @@ export class Keeper {
       length: range?.length,
       isPrivate: () => isPrivate(resource, transfer),
       onBytes: this.#onBytes(request),
+      // Readers of a body without a length look there for its end.
+      onWhole: (end) => (resource.length ??= end),
       // Nobody can begin to read any more what is only passed on.
       onGiveUp: () => (resource.isBroken ||= resource.parts.length === 0),
     });
@@ -156,7 +158,6 @@ export class Keeper {
     const isWhole = await transfer.done;
     const isUseful = isWhole || (transfer.error !== undefined && resource.isCombinable);
     if (recorder === undefined || !isUseful) return;
-    resource.length ??= transfer.receivedEnd;
     if (recorder.recordedBytes === 0) return;
     const encoded = await recorder.finish();
     this.#components.observer({ type: 'hashed', bytes: recorder.recordedBytes });

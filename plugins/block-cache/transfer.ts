@@ -20,6 +20,8 @@ export interface TransferOptions {
   readonly lingerMs: number;
   readonly clock: Clock;
   readonly onBytes: (bytes: number) => void;
+  /** Called when all has come, with where it ends in the content. */
+  readonly onWhole?: ((end: number) => void) | undefined;
   /** Called when it is only passed on from now on, and not kept. */
   readonly onGiveUp?: (() => void) | undefined;
 }
@@ -179,7 +181,10 @@ export class Transfer {
     this.#cancelTimer?.();
     const isCut = this.#length === undefined ? !this.#source.readableEnded : this.#received !== this.#length;
     if (isCut) this.#fail(new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin cut the body short'));
-    else if (this.#error === undefined) this.#length = this.#received;
+    else if (this.#error === undefined) {
+      this.#length = this.#received;
+      this.#options.onWhole?.(this.receivedEnd);
+    }
     for (const reader of this.#readers) reader.wake();
   }
 

@@ -22,6 +22,8 @@ export interface TransferPlan {
   /** Whether peers are to get none of it; asked when it is described. */
   readonly isPrivate: () => boolean;
   readonly onBytes: (bytes: number) => void;
+  /** Called when all has come, with where it ends in the content. */
+  readonly onWhole?: ((end: number) => void) | undefined;
   /** Called when it is only passed on from now on, and not kept. */
   readonly onGiveUp?: (() => void) | undefined;
 }
@@ -69,13 +71,13 @@ export class Transfers {
 
   #begin(
     response: ProxyResponse,
-    { start, length, onBytes, onGiveUp }: TransferPlan,
+    { start, length, onBytes, onWhole, onGiveUp }: TransferPlan,
     recorder: ContentRecorder | undefined,
     deferredBytes: number,
     reservedBytes: number,
   ): Transfer {
     const { lingerMs, maxContentBytes: maxBytes, clock } = this.#options;
-    const common = { start, length, maxBytes, lingerMs, clock, onBytes, onGiveUp };
+    const common = { start, length, maxBytes, lingerMs, clock, onBytes, onWhole, onGiveUp };
     const transfer = new Transfer(response.stream(), { ...common, recorder, deferredBytes });
     this.#pendingBytes += reservedBytes;
     void transfer.released.then(() => (this.#pendingBytes -= reservedBytes));

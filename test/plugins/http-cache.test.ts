@@ -1278,3 +1278,99 @@ await t.test('who counts the queries remembers only so much', async (test) => {
   clock.advance(1);
   test.ok(admits('patient', '/?z'), 'a new window');
 });
+// --- Bounds ------------------------------------------------------------------------------------------------------------------------------
+
+await t.test('what is still coming is given to nobody whose lifetime it has outlived', async (test) => {
+  const rest = new Gate();
+  const clock = new ManualClock();
+  const headers = { 'cache-control': 'max-age=1, must-revalidate' };
+  const file = { body: BODY, etag: '"a"', headers, firstBytes: 70_000, afterFirst: rest.passed };
+  const origin = await Origin.start(test, { '/f': file });
+  const branch = await startBranch(test, { clock });
+  const url = `${origin.url}/f`;
+  const first = ask(branch.port, url);
+  await until(() => branch.observations.bytes('wan', { kind: 'plain' }) === 70_000, 'it is coming');
+  clock.advance(500);
+  const joined = ask(branch.port, url);
+  await until(() => branch.observations.count('collapsed') === 1, 'in time it is joined');
+  clock.advance(3_600_000);
+  const late = ask(branch.port, url);
+  await until(() => origin.requests.length === 2, 'later the origin is asked');
+  test.equal(origin.requests[1]?.headers['if-none-match'], '"a"');
+  rest.open();
+  test.equal(wholes(await Promise.all([first, joined, late])), 3);
+});
+
+await t.test('a body without a length is kept up to the limit, and passed on beyond it', async (test) => {
+  const origin = await Origin.start(test, {
+    '/f': { body: BODY, etag: '"a"', chunked: true, headers: { 'cache-control': 'max-age=60' } },
+  });
+  for (const [maxContentBytes, requests] of [
+    [BODY.byteLength, 1],
+    [BODY.byteLength - 1, 3],
+  ] as const) {
+    const branch = await startBranch(test, { maxContentBytes });
+    const before = origin.requests.length;
+    const get = (): Promise<Answer> => ask(branch.port, `${origin.url}/f`);
+    const answers = [await get()];
+    if (requests === 1) await branch.remembered();
+    else await until(() => branch.observations.count('exchange') === 1, 'the exchange is over');
+    answers.push(await get(), await get());
+    test.equal(wholes(answers), 3);
+    test.equal(origin.requests.length - before, requests);
+  }
+});
+
+await t.test('what is fetched behind the back of clients has an end', async (test) => {
+  const clock = new ManualClock();
+  const headers = { 'cache-control': 'max-age=1, stale-while-revalidate=1000' };
+  const origin = await Origin.start(test, { '/f': { body: 'old', etag: '"a"', headers } });
+  const branch = await startBranch(test, { clock });
+  const url = `${origin.url}/f`;
+  await ask(branch.port, url);
+  await branch.remembered();
+  const never = new Gate();
+  origin.resources.set('/f', { body: BODY, etag: '"b"', headers, firstBytes: 1_000, afterFirst: never.passed });
+  clock.advance(2_000);
+  test.equal((await ask(branch.port, url)).body.toString(), 'old');
+  await until(() => branch.observations.bytes('wan', { kind: 'plain' }) === 1_003, 'the new one is coming');
+  const isLeft = (): boolean => {
+    clock.advance(60_000);
+    return origin.requests[1]?.closed === true;
+  };
+  await until(isLeft, 'the origin is left');
+});
+
+await t.test('a date is no name for what one user got', async (test) => {
+  const file = { body: 'of a', lastModified: inThePast(1), headers: { 'cache-control': 'no-cache' } };
+  const origin = await Origin.start(test, { '/me': file });
+  const branch = await startBranch(test);
+  const get = (user: string): Promise<Answer> =>
+    ask(branch.port, `${origin.url}/me`, { fields: { Cookie: `user=${user}` } });
+  test.equal((await get('a')).body.toString(), 'of a');
+  origin.resources.set('/me', { ...file, body: 'of b', lastModified: inThePast(2) });
+  test.equal((await get('b')).body.toString(), 'of b');
+  test.equal(origin.requests[1]?.headers['if-modified-since'], undefined);
+});
+
+await t.test('a cookie of a 304 is for the client that asked', async (test) => {
+  const clock = new ManualClock();
+  const headers = { 'cache-control': 'max-age=60' };
+  const origin = await Origin.start(test, {
+    '/f': { body: BODY, etag: '"a"', headers, headers304: { ...headers, 'set-cookie': ['seen=1'] } },
+  });
+  const branch = await startBranch(test, { clock });
+  const get = (): Promise<Answer> => ask(branch.port, `${origin.url}/f`);
+  await get();
+  await branch.remembered();
+  clock.advance(61_000);
+  const [checked, kept] = [await get(), await get()];
+  test.same([checked.headers['set-cookie'], kept.headers['set-cookie']], ['seen=1', undefined]);
+  test.equal(wholes([checked, kept]), 2);
+  test.equal(origin.requests.length, 2);
+});
+
+/** A date so many days ago. */
+function inThePast(days: number): string {
+  return new Date(START - days * 86_400_000).toUTCString();
+}
