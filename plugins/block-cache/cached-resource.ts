@@ -1,19 +1,10 @@
 /** One answer the branch can give again: its head, and its content in described parts. */
 import { hash } from 'node:crypto';
 import { type ByteRange, rangeEnd } from '../../lib/bytes/index.ts';
-import type { Clock } from '../../lib/clock.ts';
-import {
-  fieldValue,
-  type HeaderFields,
-  isStrongTag,
-  type Validators,
-  validatorsOf,
-  withoutFields,
-} from '../../lib/http/index.ts';
+import { fieldValue, type HeaderFields, isStrongTag, type Validators, withoutFields } from '../../lib/http/index.ts';
 import type { ContentHandle, PeerDist } from '../../lib/peerdist/index.ts';
-import type { RecordStore } from '../../lib/stores/index.ts';
 import { ANSWER_FIELDS } from './deliver.ts';
-import { Freshness, type FreshnessRules } from './freshness.ts';
+import type { Freshness } from './freshness.ts';
 import type { Transfer } from './transfer.ts';
 import { identityHead } from './upstream.ts';
 
@@ -263,69 +254,4 @@ export async function openPart(
     await handle.close();
     throw error;
   }
-}
-
-/** What is kept of a resource, as JSON, beside its content information. */
-export interface KeptResource {
-  readonly status: number;
-  readonly statusText: string | undefined;
-  /** Bytes of the content. */
-  readonly contentLength: number;
-  readonly head: HeaderFields;
-  readonly rules: FreshnessRules;
-  readonly isPlain: boolean;
-  readonly parts: readonly { readonly informationName: string; readonly base: number; readonly isPrivate: boolean }[];
-}
-
-export function encodeResource(resource: CachedResource): Uint8Array {
-  const { status, statusText, length = 0, head, freshness, isPlain, parts } = resource;
-  const kept: KeptResource = {
-    status,
-    statusText,
-    contentLength: length,
-    head,
-    rules: freshness.rules,
-    isPlain,
-    parts: parts.map(({ informationName, base, isPrivate }) => ({ informationName, base, isPrivate })),
-  };
-  return Buffer.from(JSON.stringify(kept));
-}
-
-/** What {@link encodeResource} has made. @throws {SyntaxError} */
-export function parseKeptResource(bytes: Uint8Array): KeptResource {
-  return { parts: [], ...(JSON.parse(Buffer.from(bytes).toString()) as Partial<KeptResource>) } as KeptResource;
-}
-
-/**
- * Opens a resource as {@link encodeResource} made it; the caller holds it. Parts whose content information has gone are left out.
- *
- * @returns undefined when nothing is left of its content
- * @throws {@link PeerDistError} when what is there cannot be read
- */
-export async function decodeResource(
-  bytes: Uint8Array,
-  { peerdist, records, clock }: { peerdist: PeerDist; records: RecordStore; clock: Clock },
-): Promise<CachedResource | undefined> {
-  const { status, statusText, contentLength, head, rules, isPlain, parts } = parseKeptResource(bytes);
-  const resource = new CachedResource({
-    status,
-    statusText,
-    validators: validatorsOf(head),
-    head: cachedHead(head),
-    freshness: new Freshness(rules, clock),
-    length: contentLength,
-    isPlain,
-  });
-  try {
-    for (const { informationName, base, isPrivate } of parts) {
-      const encoded = await records.get(informationName);
-      if (encoded !== undefined) resource.addPart(await openPart(peerdist, encoded, { base, isPrivate }));
-    }
-  } catch (error) {
-    resource.release();
-    throw error;
-  }
-  if (resource.parts.length > 0 || contentLength === 0) return resource;
-  resource.release();
-  return undefined;
 }

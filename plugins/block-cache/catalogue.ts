@@ -5,7 +5,8 @@ import type { ProxyRequest } from '../../lib/kit/index.ts';
 import type { Observer } from '../../lib/observer.ts';
 import type { PeerDist } from '../../lib/peerdist/index.ts';
 import { type MaybePromise, type RecordStore, ResourceStore } from '../../lib/stores/index.ts';
-import { type CachedResource, decodeResource, encodeResource } from './cached-resource.ts';
+import type { CachedResource } from './cached-resource.ts';
+import { decodeResource, encodeResource } from './kept-resource.ts';
 
 export interface CatalogueOptions {
   readonly peerdist: PeerDist;

@@ -1,3 +1,3 @@
 export { createBlockCache } from './block-cache.ts';
-export { type KeptResource, parseKeptResource } from './cached-resource.ts';
+export { type KeptResource, parseKeptResource } from './kept-resource.ts';
 export type { BlockCacheOptions } from './options.ts';

@@ -1,9 +1,10 @@
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { setImmediate as yieldToOthers } from 'node:timers/promises';
 import type { Clock } from '../../lib/clock.ts';
 import { PeerDistAbortError, PeerDistError } from '../../lib/errors.ts';
 import type { ContentRecorder } from '../../lib/peerdist/index.ts';
 import { ChunkQueue } from './chunk-queue.ts';
+import { TransferReader } from './transfer-reader.ts';
 
 export interface TransferOptions {
   /** Where in the content its first byte belongs. */
@@ -270,51 +271,5 @@ export class Transfer {
     this.#cancelTimer = this.#options.clock.after(this.#options.lingerMs, () =>
       this.#fail(new PeerDistAbortError('close')),
     );
-  }
-}
-
-class TransferReader extends Readable {
-  readonly #transfer: Transfer;
-  readonly #end: number;
-  readonly #onClose: () => void;
-  #wanted = false;
-  position: number;
-
-  constructor(offset: number, end: number | undefined, transfer: Transfer, onClose: () => void) {
-    super({ highWaterMark: 256 * 1024 });
-    this.#transfer = transfer;
-    this.position = offset;
-    this.#end = end ?? Infinity;
-    this.#onClose = onClose;
-  }
-
-  wake(): void {
-    if (this.#wanted) this._read();
-  }
-
-  override _read(): void {
-    this.#wanted = true;
-    try {
-      while (this.#wanted) {
-        const piece = this.position < this.#end ? this.#transfer.pieceAt(this.position) : undefined;
-        if (piece === 'later') break;
-        if (piece === undefined) {
-          this.#wanted = false;
-          this.push(null);
-          return;
-        }
-        const part = piece.subarray(0, this.#end - this.position);
-        this.position += part.byteLength;
-        this.#wanted = this.push(part);
-      }
-      this.#transfer.resume();
-    } catch (error) {
-      this.destroy(error as Error);
-    }
-  }
-
-  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
-    this.#onClose();
-    callback(error);
   }
 }
