@@ -163,7 +163,7 @@ t.test('fetch: the second download and a range cost the server nothing', async (
   const { process: child, lines } = await run('fetch-through-cache', Infinity);
   t.equal(child.exitCode ?? (await once(child, 'exit'))[0], 0);
   t.strictSame(lines, [
-    '200: 2560000 bytes, of which the server sent 2560000; peerdist; fwd=uri-miss',
+    '200: 2560000 bytes, of which the server sent 2560000; peerdist; fwd=uri-miss; stored',
     '200: 2560000 bytes, of which the server sent 0; peerdist; hit',
     '206: 1000000 bytes, of which the server sent 0; peerdist; fwd=uri-miss',
   ]);
