@@ -278,7 +278,7 @@ export async function testDocuments(documents: readonly string[]): Promise<void>
     t.plan(0, 'needs to make namespaces');
     return undefined;
   }
-  await t.test('in a namespace', { timeout: 110_000 }, async (test) => {
+  await t.test('in a namespace', { timeout: 220_000 }, async (test) => {
     // tap's own way of starting a file, within a namespace.
     const inside = spawn(
       'unshare',
