@@ -17,6 +17,7 @@ export {
   ifRangeHolds,
   ifRangeValue,
   isNotModified,
+  isPersonal,
   isStrongTag,
   sameBytes,
   type Validators,

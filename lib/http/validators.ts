@@ -47,6 +47,11 @@ export function ifRangeHolds(value: string | undefined, validators: Validators):
 /** Names of the request fields that make a request conditional; If-Range is apart, it only matters with Range. */
 export const CONDITION_FIELDS = ['if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since'] as const;
 
+/** True for requests whose answers may be for one user, whatever their origin forgets to say: a date cannot tell one user's page from another's. */
+export function isPersonal(headers: HeaderFields): boolean {
+  return headers['authorization'] !== undefined || headers['cookie'] !== undefined;
+}
+
 /** True when the client sent conditions of its own. */
 export function hasConditions(headers: HeaderFields): boolean {
   return CONDITION_FIELDS.some((name) => headers[name] !== undefined);

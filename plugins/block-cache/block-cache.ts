@@ -17,7 +17,6 @@ import type { CachedResource } from './cached-resource.ts';
 import { Catalogue } from './catalogue.ts';
 import { CodedAnswers } from './coded-answers.ts';
 import { countPlain } from './count.ts';
-import { Neighbours } from './directory.ts';
 import { Flights, Leash } from './flights.ts';
 import { Gaps } from './gaps.ts';
 import { invalidatedKeys } from './invalidation.ts';
@@ -25,6 +24,7 @@ import { Keeper } from './keeper.ts';
 import { type BlockCacheOptions, resolveBlockCacheOptions } from './options.ts';
 import { OriginAnswers } from './origin-answers.ts';
 import { Serving } from './serve.ts';
+import { Siblings } from './siblings.ts';
 import { Transfers } from './transfers.ts';
 import { isCoded, withoutCoding } from './upstream.ts';
 
@@ -54,7 +54,7 @@ class BlockCache {
   readonly #serving: Serving;
   readonly #origin: OriginAnswers;
   /** Undefined for a branch that asks nobody. */
-  readonly #neighbours: Neighbours | undefined;
+  readonly #siblings: Siblings | undefined;
   /** Resources that are asked about behind their clients' backs. Bounded by the exchanges under way. */
   readonly #revalidating = new Set<CachedResource>();
 
@@ -79,7 +79,7 @@ class BlockCache {
     this.#catalogue = catalogue;
     this.#flights = new Flights(clock);
     this.#gaps = new Gaps({ ...options, keeper, adopt, judging, observer });
-    this.#neighbours = directory && new Neighbours({ directory, peerdist, catalogue, options, observer, clock });
+    this.#siblings = directory && new Siblings({ directory, peerdist, catalogue, options, observer, clock });
     this.#serving = new Serving({ peerdist, catalogue, gaps: this.#gaps, observer, clock });
     this.#origin = new OriginAnswers({
       catalogue,
@@ -267,7 +267,7 @@ class BlockCache {
       if (flight !== undefined) {
         let told: CachedResource | undefined;
         try {
-          told = stale === undefined ? await this.#neighbours?.find(request) : undefined;
+          told = stale === undefined ? await this.#siblings?.find(request) : undefined;
           return await this.#origin.fetch(request, next, stale ?? told, (landing) => flight.land(landing));
         } finally {
           flight.land('again');

@@ -18,7 +18,7 @@ import type { Landing } from './flights.ts';
 import { Freshness, type JudgingOptions } from './freshness.ts';
 import type { ResolvedBlockCacheOptions } from './options.ts';
 import type { Serving } from './serve.ts';
-import { announcedLength, hashRequest, isCoded, readSmallBody } from './upstream.ts';
+import { announcedLength, changed, hashRequest, isCoded, readSmallBody } from './upstream.ts';
 
 export interface CodedAnswersComponents {
   readonly peerdist: PeerDist;
@@ -108,7 +108,7 @@ export class CodedAnswers {
     const described = await this.#open(request, response);
     if (!sameBytes(described.validators, resource.validators) || described.length !== resource.length) {
       described.release();
-      throw new PeerDistError('ERR_PEERDIST_ORIGIN_CHANGED', 'the content changed at the origin');
+      throw changed();
     }
     this.#merge(resource, described);
     if (this.#components.catalogue.has(request, resource)) this.#components.catalogue.remember(request, resource);

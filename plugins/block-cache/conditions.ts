@@ -1,5 +1,5 @@
 /** What the origin is asked with about a state that is known here, and perhaps another one that the client knows. */
-import { fieldValue, hasConditions, type HeaderFields } from '../../lib/http/index.ts';
+import { fieldValue, hasConditions, type HeaderFields, isPersonal } from '../../lib/http/index.ts';
 import type { ProxyRequest } from '../../lib/kit/index.ts';
 import type { CachedResource } from './cached-resource.ts';
 
@@ -23,9 +23,4 @@ export function conditionsFor(
   if (theirs === undefined || etag === undefined || isForOrigin || theirs.trim() === '*' || theirs.includes(etag))
     return undefined;
   return { fields: { 'if-none-match': `${theirs}, ${etag}` }, whose: 'both' };
-}
-
-/** True for requests whose answers may be for one user, whatever their origin forgets to say. */
-export function isPersonal(headers: HeaderFields): boolean {
-  return headers['authorization'] !== undefined || headers['cookie'] !== undefined;
 }

@@ -9,7 +9,7 @@ import type { CachedResource } from './cached-resource.ts';
 import { Leash } from './flights.ts';
 import { Freshness, type JudgingOptions } from './freshness.ts';
 import type { Keeper } from './keeper.ts';
-import { askForContentInformation, isCoded, ownRequest } from './upstream.ts';
+import { askForContentInformation, changed, isCoded, ownRequest, rangeOfPart } from './upstream.ts';
 
 /** Gaps are fetched to such edges, so that neighbours do not ask for the rest of each other's blocks. Policy, not protocol. */
 const BLOCK_BYTES = 64 * 1024;
@@ -182,31 +182,24 @@ function gapAround(
 }
 
 /**
- * Which bytes of the content an answer brings.
+ * Which bytes of the content an answer brings. Unlike missing data they are not going to be compared with a hash, so that the answer has to name
+ * their state and the whole they belong to.
  *
  * @throws {@link PeerDistError} when they are not of this content, or not those that are wanted
  */
-function rangeOf(resource: CachedResource, { status, headers }: ProxyResponse, wantedOffset: number): ByteRange {
-  if (status !== 200 && status !== 206) {
-    if ([404, 410, 412, 416].includes(status)) throw changed();
-    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin refused a part', { actual: status });
-  }
-  if (!sameBytes(validatorsOf(headers), resource.validators)) throw changed();
-  if (fieldValue(headers, 'content-encoding') !== resource.contentCoding)
-    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin encoded a part otherwise');
-  const length = resource.length as number;
-  const part =
+function rangeOf(resource: CachedResource, response: ProxyResponse, wantedOffset: number): ByteRange {
+  const { validators, contentCoding } = resource;
+  const contentLength = resource.length as number;
+  const range = rangeOfPart(response, { validators, contentLength, contentCoding });
+  const { status, headers } = response;
+  const total =
     status === 206
-      ? parseContentRange(fieldValue(headers, 'content-range'))
-      : { range: { offset: 0, length }, total: Number(fieldValue(headers, 'content-length')) };
-  if (part?.total !== length) throw changed();
-  if (wantedOffset < part.range.offset || wantedOffset >= rangeEnd(part.range))
+      ? parseContentRange(fieldValue(headers, 'content-range'))?.total
+      : Number(fieldValue(headers, 'content-length'));
+  if (total !== contentLength || !sameBytes(validatorsOf(headers), validators)) throw changed();
+  if (wantedOffset < range.offset || wantedOffset >= rangeEnd(range))
     throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin answered another range');
-  return part.range;
-}
-
-function changed(): PeerDistError {
-  return new PeerDistError('ERR_PEERDIST_ORIGIN_CHANGED', 'the content changed at the origin');
+  return range;
 }
 
 async function* slice(stream: Readable, skip: number, length: number): AsyncGenerator<Uint8Array> {

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
 import type { Clock } from '../../lib/clock.ts';
-import { canName, fieldValue, isStrongTag, parseContentRange, validatorsOf } from '../../lib/http/index.ts';
+import { canName, fieldValue, isPersonal, isStrongTag, parseContentRange, validatorsOf } from '../../lib/http/index.ts';
 import type { Next, ProxyRequest, ProxyResponse } from '../../lib/kit/index.ts';
 import {
   bodyRange,
@@ -19,7 +19,7 @@ import { withCacheStatus } from './cache-status.ts';
 import { cachedHead, CachedResource } from './cached-resource.ts';
 import { type Catalogue, selectingNames } from './catalogue.ts';
 import type { CodedAnswers } from './coded-answers.ts';
-import { conditionsFor, isPersonal, type Whose } from './conditions.ts';
+import { conditionsFor, type Whose } from './conditions.ts';
 import { type Landing, Leash } from './flights.ts';
 import { Freshness, type JudgingOptions } from './freshness.ts';
 import type { Keeper } from './keeper.ts';

@@ -1,5 +1,5 @@
 /** The requests the branch makes in its own name, and what it makes of their answers (MS-PCCRTP 3.1). */
-import { type ByteRange, rangeEnd } from '../../lib/bytes/index.ts';
+import type { ByteRange } from '../../lib/bytes/index.ts';
 import { PeerDistError } from '../../lib/errors.ts';
 import {
   addPeerDist,
@@ -154,44 +154,49 @@ export async function fetchMissingData(
   return counted(response, observer);
 }
 
-function checkMissingData(
-  response: ProxyResponse,
-  {
-    validators,
-    contentLength,
-    contentCoding,
-  }: {
-    readonly validators: Validators;
-    readonly contentLength: number;
-    readonly contentCoding: string | undefined;
-  },
-  missing: ByteRange,
-): void {
-  const { status, headers } = response;
+/** What bytes of a content have to agree with. */
+export interface PartOf {
+  readonly validators: Validators;
+  readonly contentLength: number;
+  /** Content-Encoding of the bytes wanted. */
+  readonly contentCoding: string | undefined;
+}
+
+/**
+ * Which bytes of a content an answer brings.
+ *
+ * @throws {@link PeerDistError} `ERR_PEERDIST_ORIGIN_CHANGED` when they are of another state, `ERR_PEERDIST_ORIGIN_PROTOCOL` when they are of no use
+ */
+export function rangeOfPart(
+  { status, headers }: ProxyResponse,
+  { validators, contentLength, contentCoding }: PartOf,
+): ByteRange {
   if (status === 412 || status === 416 || status === 404 || status === 410) throw changed();
-  if (status !== 206 && status !== 200) {
-    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin refused missing data', { actual: status });
-  }
+  if (status !== 206 && status !== 200)
+    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin refused a part', { actual: status });
   const now = validatorsOf(headers);
   if ((now.etag !== undefined || now.lastModified !== undefined) && !sameBytes(now, validators)) throw changed();
   if (fieldValue(headers, 'content-encoding') !== contentCoding)
-    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin encoded missing data otherwise');
-  if (status === 200) {
-    // An origin without ranges: of use only where everything is missing.
-    if (missing.offset === 0 && missing.length === contentLength) return;
-    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin answered a range with everything');
-  }
-  const range = parseContentRange(fieldValue(headers, 'content-range'));
-  if (range?.total !== undefined && range.total !== contentLength) throw changed();
-  if (range?.range.offset !== missing.offset || rangeEnd(range.range) !== rangeEnd(missing)) {
-    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin answered another range', {
-      expected: missing,
-      actual: range,
-    });
-  }
+    throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin encoded a part otherwise');
+  if (status === 200) return { offset: 0, length: contentLength };
+  const part = parseContentRange(fieldValue(headers, 'content-range'));
+  if (part?.total !== undefined && part.total !== contentLength) throw changed();
+  if (part === undefined) throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin answered no range');
+  return part.range;
 }
 
-function changed(): PeerDistError {
+function checkMissingData(response: ProxyResponse, content: PartOf, missing: ByteRange): void {
+  const range = rangeOfPart(response, content);
+  // An origin without ranges is of use only where everything is missing.
+  if (range.offset === missing.offset && range.length === missing.length) return;
+  throw new PeerDistError('ERR_PEERDIST_ORIGIN_PROTOCOL', 'the origin answered another range', {
+    expected: missing,
+    actual: range,
+  });
+}
+
+/** The error of a content that is another one by now. */
+export function changed(): PeerDistError {
   return new PeerDistError('ERR_PEERDIST_ORIGIN_CHANGED', 'the content changed at the origin');
 }
 

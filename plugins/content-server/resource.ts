@@ -4,6 +4,7 @@ import {
   canName,
   fieldValue,
   type HeaderFields,
+  isPersonal,
   isStrongTag,
   listMembers,
   parseCacheControl,
@@ -90,7 +91,7 @@ export function isPublishable(
     status === 200 &&
     body !== null &&
     canBeCoded(headers) &&
-    (headers['etag'] !== undefined || !isPersonal(request)) &&
+    (headers['etag'] !== undefined || !isPersonal(request.headers)) &&
     headers['content-encoding'] === undefined &&
     !parseCacheControl(fieldValue(headers, 'cache-control')).has('no-store') &&
     (length === undefined || (Number(length) >= minBytes && Number(length) <= maxBytes))
@@ -123,11 +124,7 @@ export function agreementCondition(known: PublishedResource, request: ProxyReque
   const { etag, lastModified } = known.validators;
   if (etag !== undefined) return { 'if-none-match': etag };
   // A date cannot tell one user's page from another's.
-  return isPersonal(request) || lastModified === undefined ? undefined : { 'if-modified-since': lastModified };
-}
-
-function isPersonal({ headers }: ProxyRequest): boolean {
-  return headers['authorization'] !== undefined || headers['cookie'] !== undefined;
+  return isPersonal(request.headers) || lastModified === undefined ? undefined : { 'if-modified-since': lastModified };
 }
 
 /** The head with the Vary members that every answer of a resource with a coded form needs. */

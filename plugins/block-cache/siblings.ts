@@ -20,7 +20,7 @@ import { type Catalogue, selectingNames } from './catalogue.ts';
 import { Freshness, type FreshnessRules } from './freshness.ts';
 import type { Directory, DirectoryEntry, DirectoryQuestion, ResolvedBlockCacheOptions } from './options.ts';
 
-export interface NeighboursComponents {
+export interface SiblingsComponents {
   readonly directory: Directory;
   readonly peerdist: PeerDist;
   readonly catalogue: Catalogue;
@@ -64,12 +64,12 @@ const UNASKED: Omit<FreshnessRules, 'bornAt'> = {
   disconnectedUntil: 0,
 };
 
-export class Neighbours {
-  readonly #components: NeighboursComponents;
+export class Siblings {
+  readonly #components: SiblingsComponents;
   /** Resources asked about, and until when that will do. */
   readonly #asked = new Map<string, number>();
 
-  constructor(components: NeighboursComponents) {
+  constructor(components: SiblingsComponents) {
     this.#components = components;
     components.directory.answerWith((question) => this.#answer(question));
   }
