@@ -132,6 +132,11 @@ export class CachedResource {
     return this.isBroken || [...this.transfers].some(({ error }) => error !== undefined);
   }
 
+  /** True when it is of no use to anybody new: what was to bring it has failed, and what is missing cannot be had alone. */
+  get isHopeless(): boolean {
+    return this.isBroken || (this.#parts.length === 0 && !this.isCombinable && this.hasFailed);
+  }
+
   /** The part that holds the byte and reaches farthest. */
   partAt(offset: number): ContentPart | undefined {
     let found: ContentPart | undefined;

@@ -44,8 +44,8 @@ export class Catalogue {
   /** At once when it is in memory. Never throws or rejects. */
   find(request: Pick<ProxyRequest, 'key' | 'headers'>): MaybePromise<CachedResource | undefined> {
     const usable = (resource: CachedResource | undefined): CachedResource | undefined => {
-      if (resource?.isBroken === true) return undefined;
-      if (resource === undefined || resource.isReady) return resource;
+      if (resource === undefined || resource.isHopeless) return undefined;
+      if (resource.isReady) return resource;
       // The service was lost in the meantime, and its handles with it.
       this.forgetKey(request.key);
       return undefined;

@@ -80,13 +80,18 @@ export class Transfer {
 
   /** Where its last byte ends in the content, as far as that is known. */
   get end(): number | undefined {
-    if (this.#hasEnded) return this.receivedEnd;
+    if (this.#isOver) return this.receivedEnd;
     return this.#length === undefined ? undefined : this.start + this.#length;
   }
 
   /** Up to where bytes have come. */
   get receivedEnd(): number {
     return this.start + this.#received;
+  }
+
+  /** True when nothing more will come; a source that was destroyed takes a while to close. */
+  get #isOver(): boolean {
+    return this.#hasEnded || this.#error !== undefined;
   }
 
   /** Why it ended too early. */
@@ -97,7 +102,7 @@ export class Transfer {
   /** True when the byte there has come or is going to. */
   covers(offset: number): boolean {
     if (offset < this.start) return false;
-    return this.#hasEnded ? offset < this.receivedEnd : this.end === undefined || offset < this.end;
+    return this.end === undefined || offset < this.end;
   }
 
   /** True when the byte there is in the store and not here. */

@@ -17,6 +17,7 @@ import { ManualClock } from '../support/manual-clock.ts';
 import {
   type Answer,
   ask,
+  begin,
   Connection,
   Gate,
   Origin,
@@ -1319,6 +1320,24 @@ await t.test('a body without a length is kept up to the limit, and passed on bey
     test.equal(wholes(answers), 3);
     test.equal(origin.requests.length - before, requests);
   }
+});
+
+await t.test('a body that nobody waited for is not joined when it has been given up', async (test) => {
+  const never = new Gate();
+  const clock = new ManualClock();
+  const body = seededBytes(94, 6_000_000);
+  const file = { body, etag: '"a"', chunked: true, headers: { 'cache-control': 'max-age=60' } };
+  const origin = await Origin.start(test, { '/f': { ...file, firstBytes: 5_900_000, afterFirst: never.passed } });
+  const branch = await startBranch(test, { clock, lingerMs: 1_000 });
+  const first = await begin(branch.port, `${origin.url}/f`);
+  await until(() => branch.observations.bytes('wan', { kind: 'plain' }) === 5_900_000, 'most of it has come');
+  first.leave();
+  await until(() => clock.pending > 0, 'nobody reads');
+  origin.resources.set('/f', file);
+  clock.advance(1_000);
+  // What came of it is only now being described.
+  const answer = await ask(branch.port, `${origin.url}/f`);
+  test.same([answer.status, answer.complete, same(answer.body, body)], [200, true, true]);
 });
 
 await t.test('what is fetched behind the back of clients has an end', async (test) => {
