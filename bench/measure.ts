@@ -10,21 +10,21 @@ export interface Paired {
 
 export const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5);
 
-/** Runs `yardstick` and `subject` in turns. */
+/** Runs `yardstick` and `subject` in turns; each round is held against the mean of the yardstick before and after it, so that drift cancels out too. */
 export async function paired(
   subject: () => number | Promise<number>,
   yardstick: () => number | Promise<number>,
   rounds = ROUNDS,
 ): Promise<Paired> {
   const values: number[] = [];
-  const yardsticks: number[] = [];
+  const yardsticks = [await yardstick()];
   const ratios: number[] = [];
   for (let round = 0; round < rounds; round += 1) {
-    const reference = await yardstick();
     const value = await subject();
-    yardsticks.push(reference);
+    const [before, after] = [yardsticks[round] as number, await yardstick()];
+    yardsticks.push(after);
     values.push(value);
-    ratios.push(value / reference);
+    ratios.push((2 * value) / (before + after));
   }
   return { value: median(values), yardstick: median(yardsticks), ratio: median(ratios) };
 }
