@@ -43,7 +43,9 @@ export function readConfigFile(name: string, commands: readonly Command[]): Conf
   const [broken] = document.errors;
   if (broken !== undefined) throw wrong(`${at(broken.pos[0])}: ${printable(broken.message)}`);
   const value = plainValue(document, name) ?? {};
-  const validate = new Ajv({ allErrors: false, strict: false }).compile(configSchema(commands));
+  // What is used once is not worth optimizing: that takes longer than all the rest.
+  const ajv = new Ajv({ allErrors: false, strict: false, code: { optimize: false } });
+  const validate = ajv.compile(configSchema(commands));
   const locate = (path: readonly string[]): string => at(offsetOf(document, path));
   if (!validate(value)) throw explain((validate.errors as ErrorObject[])[0] as ErrorObject, value, commands, locate);
   const sections = value as Readonly<Record<string, Readonly<Record<string, unknown>>>>;
