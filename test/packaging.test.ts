@@ -156,8 +156,8 @@ const analyze = spawnSync('systemd-analyze', ['--version']).error === undefined;
 await t.test('the units for systemd', { skip: analyze ? false : 'not installed: systemd-analyze' }, async (test) => {
   const sample = 'examples/systemd/peerdist.yaml';
   const checked = await peerdist(test, ['check-config', sample]);
-  test.strictSame([checked.code, checked.stdout], [0, `${sample}: all right for reverse, branch, hosted\n`]);
-  for (const role of ['reverse', 'branch', 'hosted'] as const) {
+  test.strictSame([checked.code, checked.stdout], [0, `${sample}: all right for reverse, head, branch, hosted\n`]);
+  for (const role of ['reverse', 'head', 'branch', 'hosted'] as const) {
     const unit = `examples/systemd/peerdist-${role}.service`;
     const verified = spawnSync('systemd-analyze', ['verify', '--man=no', unit], { encoding: 'utf8' });
     test.strictSame([verified.status, verified.stdout + verified.stderr], [0, ''], `${unit} is accepted`);
